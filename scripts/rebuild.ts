@@ -1,0 +1,19 @@
+/** `npm run rebuild`: make the derived tables again from the ledger. */
+import { LogLineError } from '../src/errors.ts';
+import { rebuildDerived } from '../src/ledger/index.ts';
+import { openDatabase } from '../src/local/open-database.ts';
+
+async function main(): Promise<void> {
+  const { adminUrl, close } = await openDatabase(process.env);
+  try {
+    await rebuildDerived({ connectionString: adminUrl });
+    process.stdout.write('derived tables rebuilt from the ledger\n');
+  } finally {
+    await close();
+  }
+}
+
+main().catch((error) => {
+  process.stderr.write(`${error instanceof LogLineError ? `${error.message} (${error.code})` : `rebuild failed: ${error.message}`}\n`);
+  process.exit(2);
+});

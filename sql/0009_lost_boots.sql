@@ -1,0 +1,25 @@
+-- Boots that were announced and never answered: boot_events past their deadline whose execution is not there. The
+-- execution's id is fixed in the boot_event (related_to[1]), so that reaper and a late runner write the same row and
+-- only one of them can.
+create function ledger.lost_boots(p_due_after timestamptz, p_due_before timestamptz, p_limit integer)
+returns setof ledger.universal_registry
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  -- A reader of every tenant needs an identity like any other.
+  perform set_config('app.user_id', 'reaper', true), set_config('app.tenant_id', 'system', true);
+  return query
+    select b.*
+      from ledger.universal_registry b
+     where b.entity_type = 'boot_event'
+       and b.seq = 0
+       and b.expires_at > p_due_after
+       and b.expires_at < p_due_before
+       and not exists (select from ledger.universal_registry e where e.id = b.related_to[1])
+     order by b.expires_at
+     limit p_limit;
+end $$;
+grant create on schema ledger to loglineos_guard;
+alter function ledger.lost_boots(timestamptz, timestamptz, integer) owner to loglineos_guard;
+revoke create on schema ledger from loglineos_guard;
+revoke execute on function ledger.lost_boots(timestamptz, timestamptz, integer) from public;
+grant execute on function ledger.lost_boots(timestamptz, timestamptz, integer) to loglineos_app;

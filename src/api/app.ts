@@ -1,0 +1,91 @@
+import { Hono } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
+import { AccessError, InputError } from '../errors.ts';
+import { type Identity, readVersions } from '../ledger/index.ts';
+import { checkChain, isUuid, type StoredSpan, type TrustedKeys, verifySpan } from '../span/index.ts';
+import { boot, parseBootRequest, type Stage0 } from '../stage0/index.ts';
+import { problemResponse } from './problem.ts';
+
+/** A body may be as large as a span. */
+export const BODY_BYTES_MAX = 1024 * 1024;
+
+export interface ApiOptions {
+  stage0: Stage0;
+  trustedKeys: TrustedKeys;
+  /** Who a bearer token speaks for; null for a token nobody was given. */
+  authenticate: (token: string) => Promise<Identity | null>;
+}
+
+type Variables = { Variables: { identity: Identity } };
+
+/** The HTTP routes. Every one but `/health` needs a token, and the identity comes from the token alone. */
+export function createApi({ stage0, trustedKeys, authenticate }: ApiOptions): Hono<Variables> {
+  const app = new Hono<Variables>();
+
+  app.onError((error, c) => problemResponse(c, error, stage0.log));
+  app.notFound((c) => {
+    const error = new InputError('ROUTE_NOT_FOUND', `there is no ${c.req.method} ${c.req.path}`);
+    return problemResponse(c, error, stage0.log);
+  });
+
+  app.get('/health', async (c) => {
+    await stage0.database.query({ text: 'select 1' });
+    return c.json({ status: 'ok', database: 'reachable' });
+  });
+
+  app.use(async (c, next) => {
+    const token = /^Bearer ([\x21-\x7e]+)$/.exec(c.req.header('Authorization') ?? '')?.[1];
+    if (token === undefined) throw new AccessError('TOKEN_MISSING', 'expected the header Authorization: Bearer <token>');
+    const identity = await authenticate(token);
+    if (identity === null) throw new AccessError('TOKEN_INVALID', 'this token is not known');
+    c.set('identity', identity);
+    await next();
+  });
+
+  app.use(
+    bodyLimit({
+      maxSize: BODY_BYTES_MAX,
+      onError: () => {
+        throw new InputError('BODY_TOO_LARGE', `a body may have ${BODY_BYTES_MAX} bytes`);
+      },
+    }),
+  );
+
+  app.on('POST', ['/boot', '/api/boot'], async (c) => {
+    const request = parseBootRequest(parseJson(await c.req.text()), c.get('identity'));
+    return c.json(await boot(stage0, request));
+  });
+
+  app.get('/api/spans/:id', async (c) => {
+    const versions = await requireVersions(stage0, c.get('identity'), c.req.param('id'));
+    return c.json(versions.at(-1));
+  });
+
+  app.get('/api/spans/:id/verify', async (c) => {
+    const versions = await requireVersions(stage0, c.get('identity'), c.req.param('id'));
+    const proofs = versions.map((span, i) => {
+      const chain = checkChain(span, versions[i - 1]);
+      const problems = [...verifySpan(span, trustedKeys, stage0.scheme), ...(chain === null ? [] : [chain])];
+      const { seq, curr_hash, signature, public_key } = span;
+      return { seq, curr_hash, signature, public_key, ok: problems.length === 0, problems };
+    });
+    return c.json({ id: versions[0]?.id, ok: proofs.every((proof) => proof.ok), versions: proofs });
+  });
+
+  return app;
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new InputError('JSON_INVALID', 'the body is not JSON');
+  }
+}
+
+async function requireVersions(stage0: Stage0, identity: Identity, id: string): Promise<StoredSpan[]> {
+  if (!isUuid(id)) throw new InputError('FIELD_INVALID', 'id: expected a UUID in lower case', { field: 'id' });
+  const versions = await readVersions(stage0.database, identity, id);
+  if (versions.length === 0) throw new InputError('SPAN_NOT_FOUND', `no span ${id} is visible to you`, { field: 'id' });
+  return versions;
+}

@@ -1,0 +1,536 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { InputError, LogLineError, UpstreamError } from '../../errors.ts';
+import { SYSTEM_CALLS } from '../contract.ts';
+import type { LimitCode, SandboxError, SandboxJob, SandboxResult } from './job.ts';
+import {
+  ANSWER_CHARS_MAX,
+  CALLS_FRAME_BYTES_MAX,
+  CHILD_BASE_MB,
+  CHILD_CPU_SECONDS_MAX,
+  CHILD_DESCRIPTORS_MAX,
+  ERROR_FRAME_BYTES_MAX,
+  MEMORY_MB_MIN,
+  RUN_FRAME_BYTES_MAX,
+  START_MS_MAX,
+  UUIDS_AT_START,
+  UUIDS_PER_ANSWER,
+} from './limits.ts';
+import { readings } from './source.ts';
+
+// In a bundle the same file stands beside the bundle, so this expression must stay as it is.
+const BOOTSTRAP = fileURLToPath(new URL('./child.cjs', import.meta.url));
+const PAGE_BYTES = 4096;
+const O_CLOEXEC = 0o2000000;
+const MB = 1024 * 1024;
+
+/** Fails closed: a limit that cannot be set ends the shell before Node starts. */
+const LAUNCH =
+  'ulimit -c 0 && ulimit -f 0 && ulimit -t "$1" && ulimit -d "$2" && ulimit -n "$3" && shift 3 && exec "$@"';
+
+interface Run {
+  job: SandboxJob;
+  resolve: (result: SandboxResult) => void;
+  startedAt: number;
+  deadlineAt: number;
+  memoryBytesMax: number;
+  memoryAtStart: number;
+  memoryPeak: number;
+  frameBytesMax: number;
+  calls: number;
+  pending: number;
+  answers: string[];
+  abort: AbortController | undefined;
+}
+
+/**
+ * One sandbox process and the conversation with it.
+ *
+ * starting → idle ⇄ running → dead. Frames go strictly in turns: the parent speaks (a run, or answers to calls), then
+ * the child owes exactly one frame. Anything else it sends is an oddity that ends it.
+ */
+export class SandboxChild {
+  readonly trust: SandboxJob['trust'];
+  /** Set by the first job; before that the child has seen no foreign code and may serve any compartment. */
+  compartment: string | undefined;
+  state: 'starting' | 'idle' | 'running' | 'dead' = 'starting';
+  runs = 0;
+  busyMs = 0;
+  idleSince = 0;
+  /** Settles when the child has hardened itself; rejects with SANDBOX_UNAVAILABLE. */
+  readonly ready: Promise<void>;
+  /** Resolves when the process is gone. */
+  readonly gone: Promise<void>;
+  readonly pid: number | undefined;
+
+  readonly #process: ChildProcess;
+  readonly #startBefore = performance.now() + START_MS_MAX;
+  #statm = -1;
+  readonly #statmBuffer = Buffer.alloc(128);
+  readonly #scripts = new Map<string, number>();
+  #started: { resolve: () => void; reject: (error: Error) => void };
+  #run: Run | undefined;
+  #childOwes = true;
+  #chunks: Buffer[] = [];
+  #chunksBytes = 0;
+
+  constructor(trust: SandboxJob['trust'], memoryMbMax: number) {
+    this.trust = trust;
+    const ready = Promise.withResolvers<void>();
+    this.ready = ready.promise;
+    this.#started = ready;
+    const gone = Promise.withResolvers<void>();
+    this.gone = gone.promise;
+    this.#process = launch(trust, memoryMbMax);
+    this.pid = this.#process.pid;
+    const { stdin, stdout } = this.#process as unknown as { stdin: Socket; stdout: Socket };
+    this.#process.once('error', (error) => {
+      this.#ended(error.message);
+      gone.resolve();
+    });
+    this.#process.once('exit', (code, signal) => {
+      this.#ended(signal ?? `exit ${code}`);
+      gone.resolve();
+    });
+    stdin.on('error', () => this.kill());
+    stdout.on('error', () => this.kill());
+    stdout.on('data', (chunk: Buffer) => this.#receive(chunk));
+    // A waiting child must not keep the process alive; a running one is watched by the sandbox's poll, which does.
+    this.#process.unref();
+    stdin.unref();
+    stdout.unref();
+    if (this.pid !== undefined) this.#statm = openStatm(this.pid);
+  }
+
+  /** Different pieces of code compiled in this child. */
+  get scripts(): number {
+    return this.#scripts.size;
+  }
+
+  /**
+   * Runs one job; the child must be idle. Resolves for everything the code does.
+   *
+   * @throws {InputError} `INPUT_INVALID` when the input is no JSON or too large (thrown at once)
+   */
+  run(job: SandboxJob): Promise<SandboxResult> {
+    const frame = this.#runFrame(job);
+    const { promise, resolve } = Promise.withResolvers<SandboxResult>();
+    const startedAt = performance.now();
+    const memory = this.#residentBytes();
+    this.state = 'running';
+    this.runs += 1;
+    this.#run = {
+      job,
+      resolve,
+      startedAt,
+      deadlineAt: startedAt + job.limits.timeoutMs,
+      memoryBytesMax: Math.max(job.limits.memoryMb, MEMORY_MB_MIN) * MB,
+      memoryAtStart: memory,
+      memoryPeak: memory,
+      frameBytesMax: Math.max(
+        job.limits.outputBytes + 1,
+        job.trust === 'kernel' ? CALLS_FRAME_BYTES_MAX + 1 : 0,
+        ERROR_FRAME_BYTES_MAX + 1,
+      ),
+      calls: 0,
+      pending: 0,
+      answers: [],
+      abort: undefined,
+    };
+    this.#send(frame);
+    return promise;
+  }
+
+  /** Looks at the clock and the memory; called by the sandbox's poll while the child starts or runs. */
+  check(now: number): void {
+    const run = this.#run;
+    if (this.state === 'starting') {
+      if (now > this.#startBefore) this.kill();
+    } else if (run !== undefined) {
+      const memory = this.#residentBytes();
+      if (memory > run.memoryPeak) run.memoryPeak = memory;
+      if (memory - run.memoryAtStart > run.memoryBytesMax) {
+        this.#failAndKill('MEMORY', `memory: at most ${run.memoryBytesMax / MB} MB more than at the start`);
+      } else if (now >= run.deadlineAt) {
+        this.#failAndKill('TIMEOUT', `time: at most ${run.job.limits.timeoutMs} ms`);
+      }
+    }
+  }
+
+  /** Ends the process at once. A run that is still open ends as THREW. */
+  kill(): void {
+    if (this.state !== 'dead') this.#process.kill('SIGKILL');
+    // Whoever waits for `gone` waits with a living event loop.
+    this.#process.ref();
+    this.#ended('killed');
+  }
+
+  #runFrame(job: SandboxJob): Buffer {
+    const key = `${job.entry}\n${job.fileName}\n${job.trust === 'kernel' ? job.codeHash : job.code}`;
+    const known = this.#scripts.get(key);
+    const script = known ?? this.#scripts.size;
+    const header = {
+      script,
+      fileName: job.fileName,
+      outputBytes: job.limits.outputBytes,
+      callsBytes: CALLS_FRAME_BYTES_MAX,
+      errorBytes: ERROR_FRAME_BYTES_MAX,
+      ...(known === undefined ? newCode(job) : undefined),
+    };
+    let argument: string;
+    try {
+      const input = JSON.stringify(job.input) ?? 'null';
+      argument =
+        job.trust === 'kernel'
+          ? `{"input":${input},"env":${JSON.stringify(job.env ?? {})},"uuids":"${uuidStock(UUIDS_AT_START)}"}`
+          : input;
+    } catch (cause) {
+      throw new InputError('INPUT_INVALID', 'input: expected a JSON value', { field: 'input', cause });
+    }
+    const frame = frameOf(`${JSON.stringify(header)}\n${argument}`);
+    if (frame.length > RUN_FRAME_BYTES_MAX) {
+      throw new InputError('INPUT_INVALID', `input: at most ${RUN_FRAME_BYTES_MAX} bytes with the code`, {
+        field: 'input',
+      });
+    }
+    this.#scripts.set(key, script);
+    return frame;
+  }
+
+  #send(frame: Buffer): void {
+    this.#childOwes = true;
+    this.#process.stdin?.write(frame);
+  }
+
+  #receive(chunk: Buffer) {
+    if (this.state === 'dead') return;
+    this.#chunks.push(chunk);
+    this.#chunksBytes += chunk.length;
+    const first = this.#chunks[0];
+    if (!this.#childOwes || first === undefined) return this.#oddity('a frame out of turn');
+    if (this.#chunksBytes < 4) return;
+    const head = first.length >= 4 ? first : this.#joined();
+    const length = head.readUInt32LE(0);
+    if (length === 0 || length > (this.#run?.frameBytesMax ?? 1)) return this.#oddity(`a frame of ${length} bytes`);
+    if (this.#chunksBytes < 4 + length) return;
+    if (this.#chunksBytes > 4 + length) return this.#oddity('more than one frame');
+    const frame = this.#joined();
+    this.#chunks = [];
+    this.#chunksBytes = 0;
+    this.#childOwes = false;
+    this.#understand(String.fromCharCode(frame[4] ?? 0), frame);
+  }
+
+  #joined(): Buffer {
+    if (this.#chunks.length > 1) this.#chunks = [Buffer.concat(this.#chunks)];
+    return this.#chunks[0] ?? Buffer.alloc(0);
+  }
+
+  #understand(kind: string, frame: Buffer) {
+    const run = this.#run;
+    if (run === undefined) {
+      if (kind !== 'H' || this.state !== 'starting') return this.#oddity(`frame ${kind} without a run`);
+      this.state = 'idle';
+      this.idleSince = performance.now();
+      return this.#started.resolve();
+    }
+    let body: unknown;
+    try {
+      body = frame.length > 5 ? parsedFrame(frame.toString('utf8', 5)) : undefined;
+    } catch {
+      return this.#oddity('a frame that is not JSON');
+    }
+    switch (kind) {
+      case 'O':
+        if (frame.length - 5 > run.job.limits.outputBytes) return this.#oddity('a result above its limit');
+        return this.#finish({ ok: true, output: body ?? null });
+      case 'C':
+        return this.#calls(run, body);
+      case 'E':
+        return this.#finish({ ok: false, error: thrownError(body, run.job) });
+      case 'S':
+        return this.#finish({ ok: false, error: syntaxError(body, run.job) });
+      case 'F':
+        return this.#fail('CODE_INVALID', `code: ${expectedForm(run.job)}`);
+      case 'N':
+        return this.#limit('TIMEOUT', 'time: waits for a promise that never settles');
+      case 'B':
+        return this.#limit('OUTPUT_TOO_LARGE', `output: at most ${run.job.limits.outputBytes} bytes of JSON`);
+      default:
+        return this.#oddity(`unknown frame ${JSON.stringify(kind)}`);
+    }
+  }
+
+  #calls(run: Run, body: unknown) {
+    const { job } = run;
+    const host = job.systemCall;
+    if (job.trust !== 'kernel' || host === undefined) return this.#oddity('a system call without a bridge');
+    if (!Array.isArray(body)) return this.#oddity('calls that are no list');
+    if (body.length === 0 && run.pending === 0) return this.#oddity('nothing to wait for');
+    run.calls += body.length;
+    if (run.calls > job.limits.calls) {
+      return this.#failAndKill('TOO_MANY_CALLS', `calls: at most ${job.limits.calls} in one run`);
+    }
+    for (const call of body) {
+      if (!Array.isArray(call) || !Number.isSafeInteger(call[0]) || !Array.isArray(call[2])) {
+        return this.#oddity('a malformed call');
+      }
+      if (!SYSTEM_CALLS.has(call[1])) return this.#oddity('a call that does not exist');
+    }
+    run.abort ??= new AbortController();
+    const { signal } = run.abort;
+    for (const [id, name, args] of body as [number, string, unknown[]][]) {
+      run.pending += 1;
+      let answer: Promise<unknown>;
+      try {
+        answer = Promise.resolve(host(name, args, signal));
+      } catch (error) {
+        answer = Promise.reject(error);
+      }
+      answer.then(
+        (value) => this.#answer(run, accepted(id, value)),
+        (error) => this.#answer(run, rejected(id, error)),
+      );
+    }
+    this.#deliver(run);
+  }
+
+  #answer(run: Run, answer: string): void {
+    if (this.#run !== run) return;
+    run.pending -= 1;
+    run.answers.push(answer);
+    // What settles in the same turn travels together.
+    if (run.answers.length === 1) queueMicrotask(() => this.#deliver(run));
+  }
+
+  /** Sends what has settled, never waiting for the rest: a kernel inside a lock may need one answer to get the next. */
+  #deliver(run: Run): void {
+    if (this.#run !== run || this.#childOwes || run.answers.length === 0) return;
+    this.#send(frameOf(`{"uuids":"${uuidStock(UUIDS_PER_ANSWER)}","answers":[${run.answers.join(',')}]}`));
+    run.answers = [];
+  }
+
+  #fail(code: LimitCode, message: string): void {
+    this.#finish({ ok: false, error: { code, message } });
+  }
+
+  /** A limit met by a child that still answers: a kernel's child goes on, one with untrusted code is thrown away. */
+  #limit(code: LimitCode, message: string): void {
+    if (this.trust === 'kernel') this.#fail(code, message);
+    else this.#failAndKill(code, message);
+  }
+
+  #failAndKill(code: LimitCode, message: string): void {
+    this.#process.kill('SIGKILL');
+    this.state = 'dead';
+    this.#fail(code, message);
+    this.#ended('killed');
+  }
+
+  #oddity(what: string): void {
+    if (this.#run === undefined) this.kill();
+    else this.#failAndKill('THREW', `protocol: the sandbox sent ${what}`);
+  }
+
+  #finish(outcome: { ok: true; output: unknown } | { ok: false; error: SandboxError }): void {
+    const run = this.#run;
+    if (run === undefined) return;
+    this.#run = undefined;
+    const now = performance.now();
+    const durationMs = now - run.startedAt;
+    this.busyMs += durationMs;
+    if (this.state === 'running') {
+      const memory = this.#residentBytes();
+      if (memory > run.memoryPeak) run.memoryPeak = memory;
+      this.state = 'idle';
+      this.idleSince = now;
+    }
+    run.abort?.abort();
+    run.resolve({ ...outcome, durationMs, memoryBytes: Math.max(0, run.memoryPeak - run.memoryAtStart) });
+  }
+
+  /** The process is dead or dying: settle what waits for it. */
+  #ended(how: string): void {
+    this.state = 'dead';
+    this.#started.reject(new UpstreamError('SANDBOX_UNAVAILABLE', `sandbox: no hardened child (${how})`));
+    this.ready.catch(() => {});
+    if (this.#run !== undefined) {
+      const { code, message } = deathReason(how);
+      this.#fail(code, message);
+    }
+    if (this.#statm >= 0) closeSync(this.#statm);
+    this.#statm = -1;
+  }
+
+  /** Through a descriptor kept open, so that it can never be another process with the same id. */
+  #residentBytes(): number {
+    if (this.#statm < 0) return 0;
+    try {
+      const length = readSync(this.#statm, this.#statmBuffer, 0, 128, 0);
+      return Number(this.#statmBuffer.toString('latin1', 0, length).split(' ', 2)[1]) * PAGE_BYTES;
+    } catch {
+      return 0;
+    }
+  }
+}
+
+function launch(trust: SandboxJob['trust'], memoryMbMax: number): ChildProcess {
+  // "ignore" leaves an inherited descriptor as it is, so each of those is covered by a real /dev/null.
+  const covered = [2, ...inheritedDescriptors()];
+  const nothing = openSync('/dev/null', 'r+');
+  try {
+    return spawn('/bin/sh', ['-c', LAUNCH, 'sh', ...launchArguments(trust, memoryMbMax)], {
+      stdio: Array.from({ length: Math.max(...covered) + 1 }, (_, fd) =>
+        fd < 2 ? 'pipe' : covered.includes(fd) ? nothing : 'ignore',
+      ),
+      env: {},
+      cwd: '/',
+      // A session of its own: the terminal's Ctrl-C reaches the parent, which ends its children in its own order.
+      detached: true,
+    });
+  } finally {
+    closeSync(nothing);
+  }
+}
+
+/** Descriptors of this process that a child would get: Node closes its own in children, a runtime around it may not. */
+function inheritedDescriptors(): number[] {
+  return readdirSync('/proc/self/fd')
+    .map(Number)
+    .filter((fd) => {
+      if (fd <= 2) return false;
+      try {
+        const flags = /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0';
+        return (Number.parseInt(flags, 8) & O_CLOEXEC) === 0;
+      } catch {
+        return false;
+      }
+    });
+}
+
+function launchArguments(trust: SandboxJob['trust'], memoryMbMax: number): string[] {
+  return [
+    String(CHILD_CPU_SECONDS_MAX),
+    String((memoryMbMax + CHILD_BASE_MB) * 1024),
+    String(CHILD_DESCRIPTORS_MAX),
+    process.execPath,
+    '--permission',
+    `--allow-fs-read=${BOOTSTRAP}`,
+    '--allow-fs-read=/dev/null',
+    '--jitless',
+    '--disallow-code-generation-from-strings',
+    '--no-experimental-sqlite',
+    '--no-addons',
+    '--disable-sigusr1',
+    // For one thing only, see the top of the bootstrap; `require` itself is out of reach of foreign code.
+    '--expose-internals',
+    '--no-warnings',
+    `--max-old-space-size=${memoryMbMax}`,
+    // Small, so that garbage alone does not look like the memory of a run.
+    '--max-semi-space-size=4',
+    BOOTSTRAP,
+    trust,
+  ];
+}
+
+function openStatm(pid: number): number {
+  try {
+    return openSync(`/proc/${pid}/statm`, 'r');
+  } catch {
+    return -1;
+  }
+}
+
+function newCode(job: SandboxJob): Record<string, unknown> {
+  const { list, told } = readings(job);
+  return { code: job.code, readings: list, told };
+}
+
+function uuidStock(count: number): string {
+  let stock = '';
+  for (let n = 0; n < count; n += 1) stock += randomUUID();
+  return stock;
+}
+
+function frameOf(text: string): Buffer {
+  const bytes = Buffer.byteLength(text);
+  const frame = Buffer.allocUnsafe(4 + bytes);
+  frame.writeUInt32LE(bytes, 0);
+  frame.write(text, 4, 'utf8');
+  return frame;
+}
+
+/** JSON from a child. An own `__proto__` key would become a prototype at the first careless copy, so none is kept. */
+function parsedFrame(text: string): unknown {
+  if (!/__proto__|\\u005f/i.test(text)) return JSON.parse(text);
+  return JSON.parse(text, function scrub(this: unknown, _key, value: unknown) {
+    if (typeof value === 'object' && value !== null && Object.hasOwn(value, '__proto__')) {
+      Reflect.deleteProperty(value, '__proto__');
+    }
+    return value;
+  });
+}
+
+function accepted(id: number, value: unknown): string {
+  let json: string;
+  try {
+    json = JSON.stringify(value) ?? 'null';
+  } catch (cause) {
+    return rejected(id, cause);
+  }
+  if (json.length <= ANSWER_CHARS_MAX) return `[${id},true,${json}]`;
+  return rejected(id, new InputError('ANSWER_TOO_LARGE', `answer: at most ${ANSWER_CHARS_MAX} characters of JSON`));
+}
+
+/** Only errors of the house speak inside a kernel; anything else may hold what a kernel must not see. */
+function rejected(id: number, error: unknown): string {
+  const { code, message } = error instanceof LogLineError ? error : { code: 'INTERNAL', message: 'system call failed' };
+  return `[${id},false,${JSON.stringify({ code, message })}]`;
+}
+
+function thrownError(body: unknown, job: SandboxJob): SandboxError {
+  const { message, stack, code } = (body ?? {}) as Record<string, unknown>;
+  const error: SandboxError = { code: 'THREW', message: typeof message === 'string' ? message : 'threw' };
+  if (job.trust !== 'kernel') return error;
+  if (typeof code === 'string') error.thrownCode = code;
+  if (typeof stack !== 'string') return error;
+  const place = `${job.fileName}:`;
+  const lines = stack.split('\n').filter((line) => line.startsWith('    at ') && line.includes(place));
+  if (lines.length === 0) return error;
+  error.stack = lines.map((line) => line.trim()).join('\n');
+  const line = Number.parseInt(error.stack.slice(error.stack.indexOf(place) + place.length), 10);
+  if (line > 0) error.line = line;
+  return error;
+}
+
+function syntaxError(body: unknown, job: SandboxJob): SandboxError {
+  const { message, line } = (body ?? {}) as Record<string, unknown>;
+  const error: SandboxError = { code: 'CODE_INVALID', message: `${message}` };
+  // An error at the very end is found in our suffix, one line below the last of the code.
+  if (typeof line === 'number' && line > 0) error.line = Math.min(line, job.code.split('\n').length);
+  return error;
+}
+
+function expectedForm(job: SandboxJob): string {
+  if (job.trust === 'kernel') return 'expected `export default async function main(ctx)`';
+  if (job.entry === 'on') return 'expected `export default function on(span)`';
+  return 'expected the body of a function of `input`, or `export default function (input)`';
+}
+
+function deathReason(how: string): { code: LimitCode; message: string } {
+  switch (how) {
+    case 'SIGABRT':
+    case 'SIGTRAP':
+    case 'SIGILL':
+    // Not ours, ours has settled the run: the kernel's own memory killer.
+    case 'SIGKILL':
+      return { code: 'MEMORY', message: `memory: the sandbox could not go on (${how})` };
+    case 'SIGXCPU':
+      return { code: 'TIMEOUT', message: `time: the sandbox used up its processor time` };
+    default:
+      return { code: 'THREW', message: `protocol: the sandbox ended (${how})` };
+  }
+}

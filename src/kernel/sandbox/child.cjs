@@ -1,0 +1,470 @@
+'use strict';
+/**
+ * The bootstrap inside a sandbox child: plain JavaScript (no type stripping under --jitless), self-contained, only
+ * `node:fs` and `node:vm`. It hardens itself, then serves one run after the other, each in a fresh context.
+ *
+ * There is no event loop: frames come in on descriptor 0 and leave on descriptor 1 with blocking calls, strictly in
+ * turns. A frame is four bytes of length (little endian) and UTF-8 text. Only strings cross into a context, and this
+ * file never awaits, inspects or prints an object that came out of one.
+ *
+ * Not here, on purpose: vm's own `timeout`. Its watchdog needs descriptors, and none are left; the parent's clock ends
+ * a run by SIGKILL, which also ends what vm's timeout cannot (built-ins that never look at it).
+ *
+ * Untrusted code gets no stack lines: V8 would format them with host code that can throw host objects into the
+ * context. A syntax error is found by this side and has its line.
+ */
+const fs = require('node:fs');
+const vm = require('node:vm');
+
+// Node's own answer to a rejected promise is host code, called at any depth of foreign code, and it keeps the promise,
+// and with it the whole context of that run, for an event loop that never turns here.
+// @ts-expect-error Only there under --expose-internals, hence without types.
+require('internal/test/binding')
+  .internalBinding('task_queue')
+  .setPromiseRejectCallback(() => {});
+
+const { readSync, writeSync, openSync } = fs;
+const { createContext, Script } = vm;
+const BufferHere = Buffer;
+/** @type {(code: number) => never} */
+const exit = /** @type {any} */ (process).reallyExit.bind(process);
+const withBridge = process.argv[2] === 'kernel';
+
+const DOOR_OPEN = 0;
+const DOOR_START = 1;
+const DOOR_FAIL = 2;
+const DOOR_TAKE = 3;
+const DOOR_DELIVER = 4;
+
+const QUIET = { displayErrors: false };
+/** @type {import('node:vm').CreateContextOptions} */
+const CONTEXT = { codeGeneration: { strings: false, wasm: false }, microtaskMode: 'afterEvaluate' };
+
+/**
+ * Runs first in every context, before foreign code. Returns the door: the one function this side calls, with strings
+ * (and with the function or error that the same context just produced), which answers strings.
+ *
+ * @param {boolean} bridge whether this is a kernel's context, with `ctx`
+ * @returns {(step: number, value?: any) => string | undefined}
+ */
+function prelude(bridge) {
+  const { parse, stringify } = JSON;
+  const { apply, deleteProperty, defineProperty } = Reflect;
+  const { slice } = String.prototype;
+  const asString = String;
+
+  for (const name of ['WebAssembly', 'SharedArrayBuffer', 'Atomics', 'FinalizationRegistry', 'WeakRef', 'console']) {
+    deleteProperty(globalThis, name);
+  }
+  if (!bridge) {
+    deleteProperty(Error, 'stackTraceLimit');
+    defineProperty(Error, 'stackTraceLimit', { value: undefined, writable: false, configurable: false });
+    refuseFunctionProxies();
+  }
+
+  /**
+   * V8 hands the arguments of a called proxy over in a list that belongs to the caller's realm, and Node's native hook
+   * for rejected promises, which looks up two properties of the promise, can be made that caller. So in untrusted code
+   * there are proxies of objects, but none that can be called.
+   */
+  function refuseFunctionProxies() {
+    const Native = Proxy;
+    const { revocable } = Native;
+    /** @param {any} target */
+    const check = (target) => {
+      if (typeof target === 'function') throw new TypeError('a proxy of a function is refused here');
+      return target;
+    };
+    /**
+     * @param {any} target
+     * @param {any} handler
+     */
+    const Limited = function (target, handler) {
+      if (new.target === undefined) throw new TypeError("Constructor Proxy requires 'new'");
+      return new Native(check(target), handler);
+    };
+    defineProperty(Limited, 'name', { value: 'Proxy' });
+    defineProperty(Limited, 'revocable', {
+      value: (/** @type {any} */ target, /** @type {any} */ handler) => revocable(check(target), handler),
+    });
+    defineProperty(globalThis, 'Proxy', { value: Limited });
+  }
+
+  /** @type {any} */
+  let argument;
+  /** @type {string | undefined} */
+  let finished;
+  let pending = 0;
+  let outgoing = '';
+
+  /** @param {any} value */
+  function encode(value) {
+    if (value === undefined) return 'Onull';
+    let json;
+    try {
+      json = stringify(value);
+    } catch (error) {
+      return describe(error, 'the result is not JSON: ');
+    }
+    if (typeof json === 'string') return `O${json}`;
+    return `E{"message":"the result is not JSON: it is a ${typeof value}"}`;
+  }
+
+  /**
+   * @param {any} error anything foreign code may throw; every touch of it may run foreign code or throw
+   * @param {string} before
+   */
+  function describe(error, before) {
+    try {
+      let message = '';
+      let extra = '';
+      if ((typeof error === 'object' && error !== null) || typeof error === 'function') {
+        const text = error.message;
+        const name = error.name;
+        message = typeof text === 'string' ? text : 'an object without a message was thrown';
+        if (typeof name === 'string' && name !== 'Error' && name !== '') message = `${name}: ${message}`;
+        if (bridge) {
+          const { code, stack } = error;
+          if (typeof code === 'string') extra += `,"code":${stringify(apply(slice, code, [0, 100]))}`;
+          if (typeof stack === 'string') extra += `,"stack":${stringify(apply(slice, stack, [0, 8000]))}`;
+        }
+      } else {
+        message = asString(error);
+      }
+      return `E{"message":${stringify(before + apply(slice, message, [0, 2000]))}${extra}}`;
+    } catch {
+      return 'E{"message":"something was thrown that cannot be described"}';
+    }
+  }
+
+  /** @param {any} main */
+  async function run(main) {
+    if (typeof main !== 'function') {
+      finished = 'F';
+      return;
+    }
+    try {
+      finished = encode(await apply(main, undefined, [argument]));
+    } catch (error) {
+      finished = describe(error, '');
+    }
+  }
+
+  /** @type {(text: string) => void} */
+  let deliver = () => {};
+
+  /** @param {string} text */
+  let open = (text) => {
+    argument = parse(text);
+  };
+
+  if (bridge) {
+    /** @type {Map<number, { resolve: (value: any) => void, reject: (error: any) => void, error: any }>} */
+    const waiting = new Map();
+    let uuids = '';
+    let lastCall = 0;
+
+    /**
+     * @param {string} name
+     * @param {any[]} args
+     * @returns {Promise<any>}
+     */
+    const call = (name, args) => {
+      // Made here, so that a refused call points to the kernel's line that made it.
+      const error = new Error('');
+      return new Promise((resolve, reject) => {
+        const json = stringify(args);
+        lastCall += 1;
+        waiting.set(lastCall, { resolve, reject, error });
+        pending += 1;
+        outgoing += `${outgoing === '' ? '' : ','}[${lastCall},"${name}",${json}]`;
+      });
+    };
+
+    deliver = (text) => {
+      const delivery = parse(text);
+      uuids += delivery.uuids;
+      for (const [id, ok, value] of delivery.answers) {
+        const call = waiting.get(id);
+        if (call === undefined) continue;
+        waiting.delete(id);
+        pending -= 1;
+        if (ok) {
+          call.resolve(value);
+          continue;
+        }
+        const { error } = call;
+        const lines = apply(slice, asString(error.stack), [5]);
+        defineProperty(error, 'message', { value: value.message });
+        defineProperty(error, 'stack', { value: `Error: ${value.message}${lines}` });
+        error.code = value.code;
+        call.reject(error);
+      }
+    };
+
+    open = (text) => {
+      const start = parse(text);
+      uuids = start.uuids;
+
+      /** @param {any} spans */
+      const append = (spans) => {
+        const single = !Array.isArray(spans);
+        return call('append', [single ? [spans] : spans, single]);
+      };
+
+      /**
+       * @param {TemplateStringsArray} strings
+       * @param {any[]} values
+       */
+      const sql = (strings, ...values) => {
+        if (!Array.isArray(strings) || strings.raw === undefined) {
+          throw new TypeError('ctx.sql is a template tag: ctx.sql`select ...`');
+        }
+        let text = strings[0] ?? '';
+        for (let n = 1; n < strings.length; n += 1) text += `$${n}${strings[n]}`;
+        return call('sql', [{ text, values }]);
+      };
+
+      /**
+       * @param {string} key
+       * @param {() => any} work
+       */
+      const lock = async (key, work) => {
+        await call('lock', [key]);
+        let value;
+        try {
+          value = await work();
+        } catch (error) {
+          // The failure of the work is what the kernel must see, not one of the rollback.
+          await call('unlock', [key, 'rollback']).catch(() => {});
+          throw error;
+        }
+        await call('unlock', [key, 'commit']);
+        return value;
+      };
+
+      argument = Object.freeze({
+        input: start.input,
+        env: Object.freeze(start.env),
+        now: () => new Date().toISOString(),
+        randomUUID: () => {
+          if (uuids === '') throw new Error('ctx.randomUUID: used up until the next answer of a system call');
+          const uuid = apply(slice, uuids, [0, 36]);
+          uuids = apply(slice, uuids, [36]);
+          return uuid;
+        },
+        sql,
+        fetchSpan: (/** @type {any} */ id) => call('fetchSpan', [id]),
+        append,
+        insertSpan: append,
+        lock,
+        claim: (/** @type {any} */ args) => call('claim', [args]),
+        complete: (/** @type {any} */ args) => call('complete', [args]),
+        invoke: (/** @type {any} */ id, /** @type {any} */ input) => call('invoke', [id, input]),
+        runSandboxed: (/** @type {any} */ request) => call('runSandboxed', [request]),
+        provider: (/** @type {any} */ id, /** @type {any} */ request) => call('provider', [id, request]),
+        crypto: Object.freeze({
+          blake3: (/** @type {any} */ text) => call('crypto.blake3', [text]),
+          hex: (/** @type {any} */ text) => call('crypto.hex', [text]),
+          canonicalize: (/** @type {any} */ value) => call('crypto.canonicalize', [value]),
+          encrypt: (/** @type {any} */ text) => call('crypto.encrypt', [text]),
+          decrypt: (/** @type {any} */ text) => call('crypto.decrypt', [text]),
+        }),
+        log: (/** @type {any} */ level, /** @type {any} */ message, /** @type {any} */ data) =>
+          call('log', [level, message, data]),
+      });
+    };
+  }
+
+  /** What the parent is told now: the open calls first, then the end; `N` when nothing can ever settle. */
+  function take() {
+    if (outgoing !== '') {
+      const calls = `C[${outgoing}]`;
+      outgoing = '';
+      return calls;
+    }
+    if (finished !== undefined) return finished;
+    return pending > 0 ? 'C[]' : 'N';
+  }
+
+  return (step, value) => {
+    // The numbers are DOOR_OPEN … DOOR_DELIVER; this text runs in another realm and cannot name them.
+    if (step === 0) open(value);
+    else if (step === 1) run(value);
+    else if (step === 2) finished = describe(value, '');
+    else if (step === 3) return take();
+    else deliver(value);
+    return undefined;
+  };
+}
+
+const preludeScript = new Script(`'use strict';(${prelude})(${withBridge})`, { filename: 'prelude' });
+const pump = new Script('0');
+
+/** A context that has run the prelude and nothing else. */
+function fresh() {
+  const context = createContext(vm.constants.DONT_CONTEXTIFY, CONTEXT);
+  /** @type {(step: number, value?: any) => string | undefined} */
+  const door = preludeScript.runInContext(context, QUIET);
+  return { context, door };
+}
+
+const head = BufferHere.alloc(4);
+
+/**
+ * @param {Buffer} buffer filled completely; the process ends when the parent is gone
+ */
+function fill(buffer) {
+  for (let at = 0; at < buffer.length; ) {
+    const count = readSync(0, buffer, at, buffer.length - at, null);
+    if (count === 0) exit(0);
+    at += count;
+  }
+}
+
+function read() {
+  fill(head);
+  const body = BufferHere.allocUnsafe(head.readUInt32LE(0));
+  fill(body);
+  return body.toString('utf8');
+}
+
+/**
+ * @param {string} text
+ * @param {number} bytesMax of the text after its first character; a longer one becomes the frame `B` (too big)
+ */
+function send(text, bytesMax) {
+  const bytes = BufferHere.byteLength(text);
+  if (bytes - 1 > bytesMax) {
+    send('B', 0);
+    return;
+  }
+  const frame = BufferHere.allocUnsafe(4 + bytes);
+  frame.writeUInt32LE(bytes, 0);
+  frame.write(text, 4, 'utf8');
+  for (let at = 0; at < frame.length; ) at += writeSync(1, frame, at, frame.length - at);
+}
+
+/** @type {Map<number, import('node:vm').Script>} */
+const compiled = new Map();
+
+/**
+ * @param {any} job header of a run, with `code` and `readings` when the code is new to this child
+ * @returns {import('node:vm').Script | string} the script, or the frame that tells its syntax error
+ */
+function compile(job) {
+  const known = compiled.get(job.script);
+  if (known !== undefined) return known;
+  let told = 'F';
+  for (let index = 0; index < job.readings.length; index += 1) {
+    const { prefix, start, end, replacement, suffix } = job.readings[index];
+    const text = prefix + job.code.slice(0, start) + replacement + job.code.slice(end) + suffix;
+    try {
+      const script = new Script(text, { filename: job.fileName, columnOffset: -prefix.length });
+      compiled.set(job.script, script);
+      return script;
+    } catch (error) {
+      if (index !== job.told || !(error instanceof Error)) continue;
+      const line = /:(\d+)$/.exec(`${error.stack}`.split('\n', 1)[0] ?? '');
+      told = `S${JSON.stringify({ message: `${error.name}: ${error.message}`, line: line ? Number(line[1]) : 0 })}`;
+    }
+  }
+  return told;
+}
+
+/**
+ * @param {string} frame header and argument, each one line of JSON; the argument is only parsed inside the context
+ * @param {ReturnType<typeof fresh>} place
+ */
+function serve(frame, { context, door }) {
+  const cut = frame.indexOf('\n');
+  const job = JSON.parse(frame.slice(0, cut));
+  const script = compile(job);
+  if (typeof script === 'string') {
+    send(script, job.errorBytes);
+    return;
+  }
+  door(DOOR_OPEN, frame.slice(cut + 1));
+  try {
+    door(DOOR_START, script.runInContext(context, QUIET));
+  } catch (error) {
+    door(DOOR_FAIL, error);
+  }
+  for (;;) {
+    pump.runInContext(context, QUIET);
+    const out = door(DOOR_TAKE);
+    if (typeof out !== 'string') exit(70);
+    const text = /** @type {string} */ (out);
+    const kind = text[0];
+    send(text, kind === 'O' ? job.outputBytes : kind === 'C' ? job.callsBytes : job.errorBytes);
+    if (kind !== 'C') return;
+    door(DOOR_DELIVER, read());
+  }
+}
+
+/** Fills every free descriptor, so that no socket, file or pipe can be made in this process any more. */
+function closeDescriptors() {
+  for (let count = 0; count < 4096; count += 1) {
+    try {
+      openSync('/dev/null', 'r');
+    } catch (error) {
+      return /** @type {any} */ (error).code === 'EMFILE';
+    }
+  }
+  return false;
+}
+
+/** Makes this realm worthless: a host object that leaks into a context anyway leads to nothing that can act or change. */
+function emptyHostRealm() {
+  const ecmaScript = new Set(
+    `Object Function Array Number parseFloat parseInt Infinity NaN undefined Boolean String Symbol Date Promise RegExp
+    Error AggregateError EvalError RangeError ReferenceError SyntaxError TypeError URIError SuppressedError globalThis
+    JSON Math Intl ArrayBuffer Uint8Array Int8Array Uint16Array Int16Array Uint32Array Int32Array Float16Array
+    Float32Array Float64Array Uint8ClampedArray BigUint64Array BigInt64Array DataView Map BigInt Set Iterator WeakMap
+    WeakSet Proxy Reflect DisposableStack AsyncDisposableStack decodeURI decodeURIComponent encodeURI
+    encodeURIComponent escape unescape isFinite isNaN`.split(/\s+/),
+  );
+  for (const key of Reflect.ownKeys(process)) Reflect.deleteProperty(process, key);
+  Reflect.setPrototypeOf(process, null);
+  for (const key of Reflect.ownKeys(globalThis)) {
+    if (typeof key === 'symbol' || !ecmaScript.has(key)) Reflect.deleteProperty(globalThis, key);
+  }
+  const reached = new Set();
+  /** @type {any[]} */
+  const open = [
+    globalThis,
+    async () => {},
+    function* () {},
+    async function* () {},
+    [][Symbol.iterator](),
+    new Map().entries(),
+    new Set().entries(),
+    ''[Symbol.iterator](),
+    'a'.matchAll(/a/g),
+    Iterator.from({ next: () => ({ done: true, value: 0 }) }),
+  ];
+  while (open.length > 0) {
+    const value = open.pop();
+    if (value === null || (typeof value !== 'object' && typeof value !== 'function') || reached.has(value)) continue;
+    reached.add(value);
+    Object.freeze(value);
+    open.push(Reflect.getPrototypeOf(value));
+    for (const key of Reflect.ownKeys(value)) {
+      const property = Reflect.getOwnPropertyDescriptor(value, key);
+      open.push(property?.value, property?.get, property?.set);
+    }
+  }
+}
+
+let place = fresh();
+// Once through the whole path, so that the first real run finds it warm.
+place.door(DOOR_TAKE);
+if (!closeDescriptors()) exit(71);
+emptyHostRealm();
+place = fresh();
+send('H', 0);
+for (;;) {
+  serve(read(), place);
+  // After the answer: the next caller does not wait for its context.
+  place = fresh();
+}

@@ -1,0 +1,48 @@
+/**
+ * Every bound of the sandbox that a job cannot change. A job brings its own four limits (time, memory, output, calls);
+ * these are the walls around them.
+ */
+
+/** Longest source that is accepted, in UTF-8 bytes. */
+export const CODE_BYTES_MAX = 256 * 1024;
+
+/** Longest input, environment and code of one run together, in UTF-8 bytes. */
+export const RUN_FRAME_BYTES_MAX = 16 * 1024 * 1024;
+
+/** Longest batch of system calls a kernel may send at once, in UTF-8 bytes. */
+export const CALLS_FRAME_BYTES_MAX = 8 * 1024 * 1024;
+
+/** Longest answer of one system call, in characters of its JSON. Beyond it the call is rejected with ANSWER_TOO_LARGE. */
+export const ANSWER_CHARS_MAX = 8 * 1024 * 1024;
+
+/** Room for a frame that carries no result: an error with its message and stack. */
+export const ERROR_FRAME_BYTES_MAX = 64 * 1024;
+
+/** Less than this cannot be told from the noise of the collector, so a smaller `memoryMb` is raised to it. */
+export const MEMORY_MB_MIN = 16;
+
+/** Data segment of a fresh child (V8's own tables, stacks, pools) that `ulimit -d` must leave room for, in MB. */
+export const CHILD_BASE_MB = 320;
+
+/** How often deadlines and resident memory of the running children are looked at. */
+export const POLL_MS = 10;
+
+/** A child that has not reported itself hardened after this long is killed. */
+export const START_MS_MAX = 10_000;
+
+/**
+ * Processor seconds a child may use in its whole life (`ulimit -t`), and the running time after which it is retired so
+ * that an honest child never meets that limit. It only matters when both the parent and its lifeline were killed.
+ */
+export const CHILD_CPU_SECONDS_MAX = 900;
+export const CHILD_BUSY_MS_MAX = 300_000;
+
+/** Descriptors a child may own; its bootstrap fills the free ones with /dev/null before any foreign code runs. */
+export const CHILD_DESCRIPTORS_MAX = 48;
+
+/** Different pieces of code one child keeps compiled; it is retired after that many. */
+export const COMPILED_MAX = 256;
+
+/** Random UUIDs a kernel gets with its start and with every answer (`ctx.randomUUID` draws from this stock). */
+export const UUIDS_AT_START = 32;
+export const UUIDS_PER_ANSWER = 16;

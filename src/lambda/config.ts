@@ -1,0 +1,104 @@
+import { readFileSync } from 'node:fs';
+import { readSecretField } from '../aws/index.ts';
+import { Fields } from '../fields.ts';
+import type { DatabaseOptions } from '../ledger/index.ts';
+
+/** Where the database is and who logs in. The password is in the secret, as its field `password`. */
+export interface DatabaseConfig {
+  host: string;
+  port: string;
+  name: string;
+  user: string;
+  secretArn: string;
+  /** Certificate authorities beside Node's own (PEM), for instance those of RDS. */
+  caFile: string | undefined;
+}
+
+/**
+ * A function's configuration: its environment variables, read once. One that is missing or malformed names itself and
+ * the function does not start. No secret is among them, only where secrets are.
+ */
+class Environment extends Fields {
+  nonEmpty(name: string): string {
+    return this.text(name, /./, 'text');
+  }
+
+  secretArn(name: string): string {
+    return this.text(name, /^arn:[\w-]+:secretsmanager:/, 'the ARN of a secret');
+  }
+
+  /** Public keys, 64 hex digits each, separated by commas. */
+  publicKeys(name: string): Set<string> {
+    return new Set(this.text(name, /^[0-9a-f]{64}(,[0-9a-f]{64})*$/, 'public keys of 64 hex digits').split(','));
+  }
+
+  database(): DatabaseConfig {
+    return {
+      host: this.nonEmpty('DATABASE_HOST'),
+      port: this.optionalText('DATABASE_PORT', /^\d{1,5}$/, 'a port') ?? '5432',
+      name: this.nonEmpty('DATABASE_NAME'),
+      user: this.nonEmpty('DATABASE_USER'),
+      secretArn: this.secretArn('DATABASE_SECRET_ARN'),
+      caFile: this.optionalText('DATABASE_CA_FILE', /./, 'a file'),
+    };
+  }
+}
+
+export function readStage0Config(env: NodeJS.ProcessEnv) {
+  const fields = new Environment(env, '');
+  return {
+    database: fields.database(),
+    /** Fields `runtime_key` and `tenant_master_key`, 64 hex digits each. */
+    runtimeSecretArn: fields.secretArn('RUNTIME_SECRET_ARN'),
+    trustedKeys: {
+      root: fields.publicKeys('TRUSTED_ROOT_KEYS'),
+      runtime: fields.publicKeys('TRUSTED_RUNTIME_KEYS'),
+    },
+  };
+}
+
+export function readSeedConfig(env: NodeJS.ProcessEnv) {
+  const fields = new Environment(env, '');
+  return {
+    database: fields.database(),
+    /** Field `root_key`, 64 hex digits. */
+    rootSecretArn: fields.secretArn('ROOT_SECRET_ARN'),
+    overridePublicKey: fields.optionalText('OVERRIDE_PUBLIC_KEY', /^[0-9a-f]{64}$/, 'a public key of 64 hex digits') ?? null,
+  };
+}
+
+export function readMigrateConfig(env: NodeJS.ProcessEnv) {
+  const fields = new Environment(env, '');
+  return {
+    database: fields.database(),
+    /** Field `password` each: what the logins get. */
+    loginSecretArns: {
+      loglineos_app: fields.secretArn('APP_LOGIN_SECRET_ARN'),
+      loglineos_seeder: fields.secretArn('SEEDER_LOGIN_SECRET_ARN'),
+      loglineos_auditor: fields.secretArn('AUDITOR_LOGIN_SECRET_ARN'),
+    },
+  };
+}
+
+/** How to reach the database: verified TLS, and the password of the moment. */
+export function databaseOptions(config: DatabaseConfig, applicationName: string): DatabaseOptions {
+  return {
+    url: databaseUrl(config),
+    password: (refresh) => readSecretField(config.secretArn, 'password', refresh),
+    certificateAuthorities: certificateAuthorities(config),
+    applicationName,
+  };
+}
+
+export function databaseUrl(config: DatabaseConfig): string {
+  return `postgres://${encodeURIComponent(config.user)}@${config.host}:${config.port}/${config.name}`;
+}
+
+/**
+ * Setting `ca` replaces Node's own roots, and RDS Proxy is under those: so both. The module is fetched by name, because
+ * importing it parses all the roots, 40 ms of every cold start whether they are needed or not.
+ */
+export function certificateAuthorities({ caFile }: DatabaseConfig): string[] {
+  const { rootCertificates } = process.getBuiltinModule('node:tls');
+  return caFile === undefined ? [...rootCertificates] : [...rootCertificates, readFileSync(caFile, 'utf8')];
+}

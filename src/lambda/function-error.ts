@@ -1,0 +1,14 @@
+import { LogLineError } from '../errors.ts';
+import { BootFailed } from '../stage0/index.ts';
+
+/**
+ * What a caller of `lambda:Invoke` may see of an error: code and message of ours, nothing of anything else, and never
+ * a stack. Lambda reports `name` as errorType and `message` as errorMessage.
+ */
+export function functionError(error: unknown): Error {
+  const isOurs = error instanceof LogLineError || error instanceof BootFailed;
+  const shown = new Error(isOurs ? error.message : 'the function failed; its log says why');
+  shown.name = isOurs ? error.code : 'INTERNAL';
+  shown.stack = '';
+  return shown;
+}

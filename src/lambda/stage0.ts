@@ -1,0 +1,40 @@
+import { readSecretField } from '../aws/index.ts';
+import { Sandbox } from '../kernel/index.ts';
+import { Database } from '../ledger/index.ts';
+import { createSignerFromHex } from '../span/index.ts';
+import { nodeEd25519 } from '../span/ed25519-node.ts';
+import { type BootAnswer, GovernanceVerifier, invokeStage0, type Stage0 } from '../stage0/index.ts';
+import { databaseOptions, readStage0Config } from './config.ts';
+import { functionError } from './function-error.ts';
+import { log } from './log.ts';
+import { onceUnlessItFails } from './once.ts';
+
+/** Time kept back of what Lambda gives, to append the execution of a kernel that used up the rest. */
+const ENDING_MS = 3_000;
+
+const config = readStage0Config(process.env);
+
+const stage0 = onceUnlessItFails(async (): Promise<Stage0> => {
+  return {
+    // One connection for a lock's transaction, one for what happens beside it.
+    database: new Database({ ...databaseOptions(config.database, 'loglineos-stage0-loader'), connectionsMax: 2 }),
+    sandbox: new Sandbox(),
+    signer: createSignerFromHex(nodeEd25519, await readSecretField(config.runtimeSecretArn, 'runtime_key')),
+    scheme: nodeEd25519,
+    verifier: new GovernanceVerifier(config.trustedKeys, nodeEd25519),
+    tenantMasterKey: Buffer.from(await readSecretField(config.runtimeSecretArn, 'tenant_master_key'), 'hex'),
+    now: () => new Date(),
+    log,
+  };
+});
+
+/** `loglineos-stage0-loader`: boot the kernel that the event names. */
+export async function handler(event: unknown, context: { getRemainingTimeInMillis(): number }): Promise<BootAnswer> {
+  const endOfTime = new Date(Date.now() + context.getRemainingTimeInMillis() - ENDING_MS);
+  try {
+    return await invokeStage0(await stage0(), event, endOfTime);
+  } catch (error) {
+    log({ level: 'error', error: String(error), cause: String((error as Error).cause ?? '') });
+    throw functionError(error);
+  }
+}

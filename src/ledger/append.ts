@@ -1,0 +1,110 @@
+import { randomUUID } from 'node:crypto';
+import { ConflictError, InputError } from '../errors.ts';
+import { type HashableSpan, type SealedSpan, type Signer, type Span, sealSpan, type StoredSpan } from '../span/index.ts';
+import type { Database, Identity, Row, Statement, TransactionQuery } from './database.ts';
+import { latestVersionsStatement } from './read.ts';
+import { toSpan } from './rows.ts';
+
+/** Spans one append takes. */
+export const APPEND_BATCH_MAX = 1_000;
+/** Times an append that named no seq is tried again when another writer was first. */
+const CONFLICT_RETRIES_MAX = 5;
+
+/**
+ * What a caller says of a span; the rest is completed here. With an `id` that exists it becomes that span's next
+ * version, with a new one or none it becomes a new span. `at` may be left out for now, `owner_id` and `tenant_id` are
+ * the identity's, `visibility` is private unless said (a later version keeps the one before it).
+ */
+export type SpanDraft = Span & { entity_type: string };
+
+/** Where an appended version stands. */
+export interface Appended {
+  id: string;
+  seq: number;
+  curr_hash: string;
+}
+
+export interface AppendContext {
+  identity: Identity;
+  signer: Signer;
+  now: () => Date;
+}
+
+/**
+ * Complete, sign and append spans: all or none, in one statement.
+ *
+ * @throws {InputError} a field cannot be stored, or the batch is empty or too large; nothing is written.
+ * @throws {ConflictError} `SEQ_TAKEN`: the caller named a seq and another writer had it first.
+ * @throws {AccessError} the identity may not write this.
+ */
+export async function appendSpans(database: Database, drafts: SpanDraft[], context: AppendContext): Promise<Appended[]> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await appendOnce((statement) => database.query(statement), drafts, context);
+    } catch (error) {
+      const lostRace = error instanceof ConflictError && drafts.every((draft) => draft.seq === undefined);
+      if (!lostRace || attempt === CONFLICT_RETRIES_MAX) throw error;
+    }
+  }
+}
+
+/** The same inside a transaction of the caller's: it commits or vanishes with it, so a lost race is the caller's. */
+export async function appendOnce(
+  query: TransactionQuery,
+  drafts: SpanDraft[],
+  context: AppendContext,
+): Promise<Appended[]> {
+  if (drafts.length === 0 || drafts.length > APPEND_BATCH_MAX) {
+    throw new InputError('BATCH_SIZE', `an append takes 1 to ${APPEND_BATCH_MAX} spans, this has ${drafts.length}`);
+  }
+  const latest = await latestOfDrafts(query, drafts, context.identity);
+  const sealed = drafts.map((draft) => {
+    const span = completeDraft(draft, draft.id == null ? undefined : latest.get(draft.id), context);
+    const version = sealSpan(span, context.signer);
+    latest.set(version.id, version); // a batch may hold several versions of one span
+    return version;
+  });
+  await query(appendStatement(context.identity, sealed));
+  return sealed.map(({ id, seq, curr_hash }) => ({ id, seq, curr_hash }));
+}
+
+/** The one statement that writes: declares the identity and inserts. */
+export function appendStatement(identity: Identity, sealed: SealedSpan[]): Statement {
+  return {
+    text: 'select from ledger.append($1, $2, $3)',
+    values: [identity.userId, identity.tenantId, JSON.stringify(sealed)],
+  };
+}
+
+/** Versions that drafts continue. New spans (no id, or seq 0) cost no look-up. */
+async function latestOfDrafts(
+  query: TransactionQuery,
+  drafts: SpanDraft[],
+  identity: Identity,
+): Promise<Map<string, HashableSpan & { curr_hash: string }>> {
+  const ids = drafts.filter((draft) => draft.id != null && draft.seq !== 0).map((draft) => draft.id as string);
+  if (ids.length === 0) return new Map();
+  const rows = await query<Row>(latestVersionsStatement(identity, [...new Set(ids)]));
+  return new Map(rows.map(toSpan).map((span: StoredSpan) => [span.id, span]));
+}
+
+function completeDraft(
+  draft: SpanDraft,
+  before: (HashableSpan & { curr_hash: string }) | undefined,
+  { identity, now }: AppendContext,
+): HashableSpan {
+  for (const column of ['position', 'tx_id', 'prev_hash', 'curr_hash', 'signature', 'public_key'] as const) {
+    if (draft[column] != null) throw new InputError('FIELD_IS_ASSIGNED', `${column} is not the caller's to set`, { field: column });
+  }
+  return {
+    ...draft,
+    id: draft.id ?? randomUUID(),
+    seq: draft.seq ?? (before === undefined ? 0 : before.seq + 1),
+    who: draft.who ?? identity.userId,
+    at: draft.at ?? now().toISOString(),
+    owner_id: draft.owner_id ?? identity.userId,
+    tenant_id: draft.tenant_id ?? identity.tenantId,
+    visibility: (draft.visibility ?? before?.visibility ?? 'private') as HashableSpan['visibility'],
+    prev_hash: before === undefined ? null : before.curr_hash,
+  };
+}

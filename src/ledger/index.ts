@@ -1,0 +1,17 @@
+/**
+ * The only room with SQL. `sql/` defines what the database guarantees; here it is asked.
+ *
+ * Authoritative for how rows are written (one statement, signed before it is sent), read (always under an identity) and
+ * ordered. Must never hold a rule that the database could hold, and never send a statement twice after it was sent once.
+ */
+export { type AppendContext, type Appended, appendOnce, appendSpans, appendStatement, type SpanDraft } from './append.ts';
+export { Database, type DatabaseOptions, type Identity, isLoopback, type Row, type Statement, type TransactionQuery } from './database.ts';
+export { grantLogins, type LoginRole } from './logins.ts';
+export { readLostBoots } from './lost-boots.ts';
+export { loadMigrations, type Migration, type MigrationResult, migrate } from './migrate.ts';
+export { latestVersionsStatement, readLatestVersions, readVersions } from './read.ts';
+export { rebuildDerived } from './rebuild.ts';
+export { spanTypes, toSpan } from './rows.ts';
+export { type Cursor, cursorOf, readTimeline, TIMELINE_START } from './timeline.ts';
+export { releaseExecution, reserveExecution } from './usage.ts';
+export { type VerifyReport, verifyLedger } from './verify-ledger.ts';

@@ -1,0 +1,31 @@
+import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto';
+import pg from 'pg';
+
+export type LoginRole = 'loglineos_app' | 'loglineos_seeder' | 'loglineos_auditor';
+
+/**
+ * Let roles log in, each with its password. The server gets a SCRAM verifier and never the password, which so stays out
+ * of its log (RFC 5802; Postgres manual, "pg_authid").
+ */
+export async function grantLogins(connection: pg.ClientConfig, passwords: Record<LoginRole, string>): Promise<void> {
+  const client = new pg.Client(connection);
+  await client.connect();
+  try {
+    for (const [role, password] of Object.entries(passwords)) {
+      await client.query(
+        `alter role ${pg.escapeIdentifier(role)} with login password ${pg.escapeLiteral(scramVerifier(password))}`,
+      );
+    }
+  } finally {
+    await client.end();
+  }
+}
+
+const SCRAM_ITERATIONS = 4096;
+
+function scramVerifier(password: string, salt = randomBytes(16)): string {
+  const salted = pbkdf2Sync(password.normalize('NFKC'), salt, SCRAM_ITERATIONS, 32, 'sha256');
+  const hmac = (text: string) => createHmac('sha256', salted).update(text).digest();
+  const storedKey = createHash('sha256').update(hmac('Client Key')).digest('base64');
+  return `SCRAM-SHA-256$${SCRAM_ITERATIONS}:${salt.toString('base64')}$${storedKey}:${hmac('Server Key').toString('base64')}`;
+}

@@ -1,0 +1,37 @@
+import type { StoredSpan } from '../span/index.ts';
+import type { Database, Identity, Row, Statement } from './database.ts';
+import { spanTypes, toSpan } from './rows.ts';
+
+export function latestVersionsStatement(identity: Identity, ids: string[]): Statement {
+  return {
+    text: 'select * from ledger.latest_versions($1, $2, $3)',
+    values: [identity.userId, identity.tenantId, ids],
+    types: spanTypes,
+  };
+}
+
+/** The newest version of each span that the identity may see, by id, in one round trip. */
+export async function readLatestVersions(
+  database: Database,
+  identity: Identity,
+  ids: string[],
+): Promise<Map<string, StoredSpan>> {
+  const rows = await database.query<Row>(latestVersionsStatement(identity, ids));
+  return new Map(rows.map(toSpan).map((span) => [span.id, span]));
+}
+
+/** All versions of one span that the identity may see, oldest first. */
+export async function readVersions(database: Database, identity: Identity, id: string): Promise<StoredSpan[]> {
+  return database.transaction(
+    identity,
+    async (query) => {
+      const rows = await query<Row>({
+        text: 'select * from ledger.universal_registry where id = $1 order by seq',
+        values: [id],
+        types: spanTypes,
+      });
+      return rows.map(toSpan);
+    },
+    { readOnly: true },
+  );
+}

@@ -1,0 +1,14 @@
+import pg from 'pg';
+
+/** Make the derived tables again from the ledger. Needs the owner's or an administrator's connection. */
+export async function rebuildDerived(connection: pg.ClientConfig): Promise<void> {
+  const client = new pg.Client(connection);
+  await client.connect();
+  try {
+    await client.query('begin; set local role loglineos_owner');
+    await client.query('select ledger.rebuild_derived()');
+    await client.query('commit');
+  } finally {
+    await client.end(); // rolls an open transaction back
+  }
+}

@@ -1,0 +1,112 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { ConflictError, IntegrityError } from '../errors.ts';
+import type { LoginRole } from '../ledger/index.ts';
+import { createSignerFromHex, type TrustedKeys } from '../span/index.ts';
+import { nodeEd25519 } from '../span/ed25519-node.ts';
+
+/** Where the local stack keeps its data: `LOGLINEOS_HOME`, or `.loglineos` where it is started. */
+export function homeFolder(env: NodeJS.ProcessEnv): string {
+  return resolve(env.LOGLINEOS_HOME || '.loglineos');
+}
+
+/** The secrets of a local stack, made once. They stand in for what Secrets Manager holds in AWS. */
+export interface LocalSecrets {
+  /** Ed25519 seeds, 64 hex digits each. */
+  root_key: string;
+  runtime_key: string;
+  override_key: string;
+  /** 32 bytes in hex: tenants' encryption keys are derived from it. */
+  tenant_master_key: string;
+  /** Bearer token of the one local user. */
+  token: string;
+  passwords: Record<LoginRole | 'admin', string>;
+}
+
+/** Read the folder's secrets, making them the first time. Only the user may read the file. */
+export async function openSecrets(home: string): Promise<LocalSecrets> {
+  await mkdir(home, { recursive: true });
+  const existing = await readSecrets(home);
+  if (existing !== null) return existing;
+  const secret = () => randomBytes(32).toString('hex');
+  const secrets: LocalSecrets = {
+    root_key: secret(),
+    runtime_key: secret(),
+    override_key: secret(),
+    tenant_master_key: secret(),
+    token: `llt_${secret()}`,
+    passwords: {
+      admin: secret(),
+      loglineos_app: secret(),
+      loglineos_seeder: secret(),
+      loglineos_auditor: secret(),
+    },
+  };
+  // Written whole or not at all: half a key file would lock its owner out of the ledger.
+  const temporary = `${secretsFile(home)}.${process.pid}`;
+  await writeFile(temporary, `${JSON.stringify(secrets, null, 2)}\n`, { mode: 0o600 });
+  await rename(temporary, secretsFile(home));
+  return secrets;
+}
+
+export async function readSecrets(home: string): Promise<LocalSecrets | null> {
+  let text: string;
+  try {
+    text = await readFile(secretsFile(home), 'utf8');
+  } catch (error) {
+    if ((error as { code?: string }).code === 'ENOENT') return null;
+    throw error;
+  }
+  try {
+    return JSON.parse(text) as LocalSecrets;
+  } catch {
+    throw new IntegrityError('SECRETS_UNREADABLE', `${secretsFile(home)} is not the JSON it should be`);
+  }
+}
+
+export function trustedKeysOf(secrets: LocalSecrets): TrustedKeys {
+  const publicKey = (secretKey: string) => createSignerFromHex(nodeEd25519, secretKey).publicKey;
+  return { root: new Set([publicKey(secrets.root_key)]), runtime: new Set([publicKey(secrets.runtime_key)]) };
+}
+
+/**
+ * Make this process the folder's only one. A lock whose process is gone counts for nothing.
+ *
+ * @returns how to let go.
+ * @throws {ConflictError} `ALREADY_RUNNING`
+ */
+export async function lockHome(home: string): Promise<() => Promise<void>> {
+  const file = join(home, 'lock');
+  for (;;) {
+    try {
+      const handle = await open(file, 'wx', 0o600);
+      await handle.writeFile(`${process.pid} ${await startOf(process.pid)}`);
+      await handle.close();
+      return () => rm(file, { force: true });
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'EEXIST') throw error;
+    }
+    const [pid = '', start] = (await readFile(file, 'utf8').catch(() => '')).split(' ');
+    if (start !== undefined && start === (await startOf(Number(pid)))) {
+      throw new ConflictError('ALREADY_RUNNING', `process ${pid} already runs on ${home}; stop it, or set LOGLINEOS_HOME`);
+    }
+    await rm(file, { force: true });
+  }
+}
+
+/** When a process began, so that a process id used anew is not taken for the old one. Empty when it is gone. */
+async function startOf(pid: number): Promise<string> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+  if (stat !== '') return stat.slice(stat.lastIndexOf(')')).split(' ')[20] ?? '';
+  try {
+    process.kill(pid, 0);
+    return process.platform === 'linux' ? '' : 'alive'; // no /proc: being alive has to do
+  } catch {
+    return '';
+  }
+}
+
+function secretsFile(home: string): string {
+  return join(home, 'secrets.json');
+}

@@ -1,0 +1,95 @@
+import { Hono } from 'hono';
+import { functionError } from '../lambda/function-error.ts';
+
+/** A function as Lambda runs it: an event, and the time it has. */
+export type LambdaFunction = (event: unknown, endOfTime: Date) => Promise<unknown>;
+
+/** Lambda's own limit on a synchronous invocation's payload. */
+const PAYLOAD_BYTES_MAX = 6 * 1024 * 1024;
+const ASYNC_PAYLOAD_BYTES_MAX = 1024 * 1024;
+const FUNCTION_TIMEOUT_MS = 90_000;
+
+/**
+ * The Invoke operation of the Lambda API, as the `aws` command speaks it, over the functions of this process. Like the
+ * embedded Postgres it trusts whoever reaches loopback; in AWS, IAM stands in front.
+ *
+ * Source: AWS Lambda API reference, Invoke.
+ */
+export function createLambdaApi(functions: Record<string, LambdaFunction>, log: (entry: Record<string, unknown>) => void): Hono {
+  const app = new Hono();
+
+  // Reaching loopback is not enough for a web page in the user's browser, which can post there too.
+  app.use(async (c, next) => {
+    if (c.req.header('Origin') !== undefined || c.req.header('Sec-Fetch-Site') !== undefined) {
+      return serviceError(403, 'AccessDeniedException', 'Browsers may not invoke functions');
+    }
+    return next();
+  });
+
+  app.post('/2015-03-31/functions/:name/invocations', async (c) => {
+    const name = functionName(c.req.param('name'));
+    const run = Object.hasOwn(functions, name) ? functions[name] : undefined;
+    if (run === undefined) return serviceError(404, 'ResourceNotFoundException', `Function not found: ${name}`);
+
+    const type = c.req.header('X-Amz-Invocation-Type') ?? 'RequestResponse';
+    const payload = await c.req.arrayBuffer();
+    if (payload.byteLength > (type === 'Event' ? ASYNC_PAYLOAD_BYTES_MAX : PAYLOAD_BYTES_MAX)) {
+      const limit = type === 'Event' ? ASYNC_PAYLOAD_BYTES_MAX : PAYLOAD_BYTES_MAX;
+      return serviceError(413, 'RequestTooLargeException', `${payload.byteLength} byte payload is too large for the ${type} invocation type (limit ${limit} bytes)`);
+    }
+    let event: unknown;
+    try {
+      const text = new TextDecoder('utf-8', { fatal: true }).decode(payload);
+      event = text === '' ? {} : JSON.parse(text);
+    } catch {
+      return serviceError(400, 'InvalidRequestContentException', 'Could not parse request body into json');
+    }
+
+    const endOfTime = new Date(Date.now() + FUNCTION_TIMEOUT_MS);
+    switch (type) {
+      case 'DryRun':
+        return new Response(null, { status: 204 });
+      case 'Event':
+        void run(event, endOfTime).catch((error) => log({ level: 'error', function: name, error: functionError(error).message }));
+        return new Response(null, { status: 202 });
+      case 'RequestResponse':
+        return invoke(run, event, endOfTime, c.req.header('X-Amz-Log-Type') === 'Tail');
+      default:
+        return serviceError(400, 'InvalidParameterValueException', `Unknown invocation type ${type}`);
+    }
+  });
+
+  return app;
+}
+
+async function invoke(run: LambdaFunction, event: unknown, endOfTime: Date, wantsLog: boolean): Promise<Response> {
+  const headers = new Headers({ 'Content-Type': 'application/json', 'X-Amz-Executed-Version': '$LATEST' });
+  const startedAt = performance.now();
+  let body: unknown;
+  try {
+    body = await run(event, endOfTime);
+  } catch (error) {
+    const { name, message } = functionError(error);
+    headers.set('X-Amz-Function-Error', 'Unhandled');
+    body = { errorType: name, errorMessage: message, trace: [] };
+  }
+  if (wantsLog) {
+    const report = `REPORT Duration: ${(performance.now() - startedAt).toFixed(2)} ms\n`;
+    headers.set('X-Amz-Log-Result', Buffer.from(report).toString('base64'));
+  }
+  return new Response(JSON.stringify(body ?? null), { headers });
+}
+
+/** `name`, `name:alias`, `account:function:name` or a whole ARN, each perhaps percent-encoded. */
+function functionName(reference: string): string {
+  const parts = reference.split(':');
+  const marker = parts.indexOf('function');
+  return (marker === -1 ? parts[0] : parts[marker + 1]) ?? '';
+}
+
+function serviceError(status: number, type: string, message: string): Response {
+  return new Response(JSON.stringify({ Type: 'User', Message: message, message }), {
+    status,
+    headers: { 'Content-Type': 'application/json', 'x-amzn-ErrorType': type },
+  });
+}

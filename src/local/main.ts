@@ -1,0 +1,68 @@
+/**
+ * `npm start`: the local stack. `PORT` (8787), `LOGLINEOS_HOME` (.loglineos), `DATABASE_URL` (a Postgres of your own).
+ * With `--json` it prints one line when ready, for programs.
+ */
+import { parseArgs } from 'node:util';
+import { InputError, LogLineError } from '../errors.ts';
+import { homeFolder } from './home.ts';
+import { type Ready, type Stack, startStack } from './stack.ts';
+
+const DEFAULT_PORT = 8787;
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } });
+  const stack = await startStack({
+    home: homeFolder(process.env),
+    databaseUrl: process.env.DATABASE_URL || undefined,
+    port: parsePort(process.env.PORT),
+    log: (entry) => process.stderr.write(`${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`),
+  });
+  stopOnSignal(stack);
+  process.stdout.write(values.json ? `${JSON.stringify(stack.ready)}\n` : describe(stack.ready));
+}
+
+function parsePort(text: string | undefined): number {
+  const port = Number(text || DEFAULT_PORT);
+  if (!Number.isInteger(port) || port < 0 || port > 65535) {
+    throw new InputError('PORT_INVALID', `PORT: expected a number from 0 to 65535, found ${text}`, { field: 'PORT' });
+  }
+  return port;
+}
+
+function stopOnSignal(stack: Stack): void {
+  let stopping = false;
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, async () => {
+      if (stopping) return;
+      stopping = true;
+      await stack.stop();
+      process.exit(0);
+    });
+  }
+}
+
+function describe({ url, token, tenant_id, user_id, database_url, boot }: Ready): string {
+  return `
+LogLineOS is ready at ${url}
+
+  tenant     ${tenant_id}, user ${user_id}
+  token      ${token}
+  database   ${database_url}
+
+It booted run_code_kernel: ${boot.status} in ${boot.duration_ms} ms, result ${JSON.stringify((boot.output as { result?: unknown })?.result)}
+  boot_event ${boot.boot_event_id}
+  execution  ${boot.execution_id}
+
+Look at the execution, and at its proof:
+  curl -H 'Authorization: Bearer ${token}' ${url}/api/spans/${boot.execution_id}
+  curl -H 'Authorization: Bearer ${token}' ${url}/api/spans/${boot.execution_id}/verify
+
+Ctrl-C stops it; the data stays.
+`;
+}
+
+main().catch((error) => {
+  const message = error instanceof LogLineError ? `${error.message} (${error.code})` : `cannot start: ${error.message}`;
+  process.stderr.write(`${message}\n`);
+  process.exit(1);
+});

@@ -1,0 +1,189 @@
+import { serve } from '@hono/node-server';
+import { Hono } from 'hono';
+import { createApi } from '../api/index.ts';
+import { ConflictError, UpstreamError } from '../errors.ts';
+import { Sandbox } from '../kernel/index.ts';
+import { Database, grantLogins, loadMigrations, migrate, type LoginRole } from '../ledger/index.ts';
+import { readRowFiles, seed } from '../seed/index.ts';
+import { createSignerFromHex } from '../span/index.ts';
+import { nodeEd25519 } from '../span/ed25519-node.ts';
+import { type BootAnswer, boot, GovernanceVerifier, invokeStage0, reapLostBoots, type Stage0 } from '../stage0/index.ts';
+import { tokensMatch } from './bearer-token.ts';
+import { startEmbeddedPostgres } from './embedded-postgres.ts';
+import { type LocalSecrets, lockHome, openSecrets, trustedKeysOf } from './home.ts';
+import { createLambdaApi } from './lambda-api.ts';
+
+export interface StackOptions {
+  home: string;
+  /** An administrator's connection to a Postgres of the user's own; without it, the embedded one. */
+  databaseUrl: string | undefined;
+  /** 0 takes any free port. */
+  port: number;
+  log: (entry: Record<string, unknown>) => void;
+}
+
+/** What `npm start -- --json` prints when ready. */
+export interface Ready {
+  ready: true;
+  url: string;
+  lambda_endpoint: string;
+  token: string;
+  tenant_id: string;
+  user_id: string;
+  database_url: string;
+  /** Only for the embedded server: with `DATABASE_URL` the user has it already. */
+  admin_database_url?: string;
+  boot: BootAnswer;
+}
+
+export interface Stack {
+  ready: Ready;
+  stop(): Promise<void>;
+}
+
+const PROJECT = new URL('../../', import.meta.url).pathname;
+export const SQL_FOLDER = `${PROJECT}sql`;
+export const ROW_FOLDER = `${PROJECT}ROW`;
+
+const LOCAL_IDENTITY = { userId: 'local', tenantId: 'local' };
+const RUN_CODE_KERNEL_ID = '00000000-0000-4000-8000-000000000001';
+const CONNECTIONS_MAX = 20;
+const REAP_EVERY_MS = 5_000;
+/** The reaper's timer looks back this far; what is older was seen by the look at the start. */
+const REAP_WINDOW_MS = 15 * 60 * 1000;
+
+/**
+ * The whole system in one process: the same rooms as in AWS, with other edges. Started in the order in which things
+ * need each other; stopped in the other.
+ */
+export async function startStack(options: StackOptions): Promise<Stack> {
+  const { home, port, log } = options;
+  const undo: (() => Promise<unknown>)[] = [];
+  const stop = async () => {
+    for (const step of undo.splice(0).reverse()) await step();
+  };
+  try {
+    const secrets = await openSecrets(home);
+    undo.push(await lockHome(home));
+
+    const adminUrl = options.databaseUrl ?? (await startOwnPostgres(home, secrets, undo));
+    await migrateDatabase(adminUrl, secrets);
+
+    const seeder = new Database({ url: loginUrl(adminUrl, 'loglineos_seeder', secrets), applicationName: 'loglineos-seed' });
+    undo.push(() => seeder.close());
+    await seedDatabase(seeder, secrets);
+
+    const appUrl = loginUrl(adminUrl, 'loglineos_app', secrets);
+    const database = new Database({ url: appUrl, applicationName: 'loglineos-local', connectionsMax: CONNECTIONS_MAX });
+    undo.push(() => database.close());
+    const sandbox = new Sandbox();
+    undo.push(() => sandbox.close());
+    const trustedKeys = trustedKeysOf(secrets);
+    const stage0: Stage0 = {
+      database,
+      sandbox,
+      signer: createSignerFromHex(nodeEd25519, secrets.runtime_key),
+      scheme: nodeEd25519,
+      verifier: new GovernanceVerifier(trustedKeys, nodeEd25519),
+      tenantMasterKey: Buffer.from(secrets.tenant_master_key, 'hex'),
+      now: () => new Date(),
+      log,
+    };
+
+    // Nothing else runs on an embedded database: a boot without an end was ours and is lost, due or not.
+    await reapLostBoots(stage0, '-infinity', options.databaseUrl === undefined ? 'infinity' : new Date());
+    undo.push(reapOnTimer(stage0));
+
+    const authenticate = async (token: string) => (tokensMatch(token, secrets.token) ? LOCAL_IDENTITY : null);
+    const app = new Hono();
+    const lambdaFunctions = {
+      'loglineos-db-migration': () => migrateDatabase(adminUrl, secrets),
+      'loglineos-seed': () => seedDatabase(seeder, secrets),
+      'loglineos-stage0-loader': (event: unknown, endOfTime: Date) => invokeStage0(stage0, event, endOfTime),
+    };
+    app.route('/', createLambdaApi(lambdaFunctions, log));
+    app.route('/', createApi({ stage0, trustedKeys, authenticate }));
+    const url = `http://127.0.0.1:${await listen(app, port, undo)}`;
+
+    const request = { boot_function_id: RUN_CODE_KERNEL_ID, identity: LOCAL_IDENTITY, input: null };
+    const answer = await boot(stage0, request);
+
+    return {
+      ready: {
+        ready: true,
+        url,
+        lambda_endpoint: url,
+        token: secrets.token,
+        tenant_id: LOCAL_IDENTITY.tenantId,
+        user_id: LOCAL_IDENTITY.userId,
+        database_url: appUrl,
+        ...(options.databaseUrl === undefined ? { admin_database_url: adminUrl } : {}),
+        boot: answer,
+      },
+      stop,
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** The same server and database, as another login. */
+export function loginUrl(adminUrl: string, role: LoginRole, secrets: LocalSecrets): string {
+  const url = new URL(adminUrl);
+  url.username = role;
+  url.password = secrets.passwords[role];
+  return url.href;
+}
+
+async function startOwnPostgres(home: string, secrets: LocalSecrets, undo: (() => Promise<unknown>)[]): Promise<string> {
+  const postgres = await startEmbeddedPostgres(home, secrets.passwords.admin);
+  undo.push(() => postgres.stop());
+  return postgres.url;
+}
+
+async function migrateDatabase(adminUrl: string, secrets: LocalSecrets) {
+  const connection = { connectionString: adminUrl };
+  const result = await migrate(connection, await loadMigrations(SQL_FOLDER));
+  const { admin: _admin, ...passwords } = secrets.passwords;
+  await grantLogins(connection, passwords);
+  return result;
+}
+
+async function seedDatabase(seeder: Database, secrets: LocalSecrets) {
+  const overridePublicKey = createSignerFromHex(nodeEd25519, secrets.override_key).publicKey;
+  const rows = await readRowFiles(ROW_FOLDER, { overridePublicKey });
+  return seed(seeder, rows, createSignerFromHex(nodeEd25519, secrets.root_key), () => new Date());
+}
+
+function reapOnTimer(stage0: Stage0): () => Promise<void> {
+  let running: Promise<unknown> = Promise.resolve();
+  const reap = async () => {
+    const now = stage0.now();
+    const reaped = await reapLostBoots(stage0, new Date(now.getTime() - REAP_WINDOW_MS), now);
+    if (reaped > 0) stage0.log({ level: 'warn', message: 'boots were lost', count: reaped });
+  };
+  const timer = setInterval(() => {
+    running = running.then(reap).catch((error) => stage0.log({ level: 'error', message: 'reaper failed', error: String(error) }));
+  }, REAP_EVERY_MS);
+  return async () => {
+    clearInterval(timer);
+    await running;
+  };
+}
+
+function listen(app: Hono, port: number, undo: (() => Promise<unknown>)[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = serve({ fetch: app.fetch, port, hostname: '127.0.0.1' }, (info) => {
+      undo.push(() => new Promise((closed) => server.close(closed)));
+      resolve(info.port);
+    });
+    server.on('error', (cause: { code?: string }) =>
+      reject(
+        cause.code === 'EADDRINUSE'
+          ? new ConflictError('PORT_TAKEN', `port ${port} is taken; set PORT to another`, { field: 'PORT', cause })
+          : new UpstreamError('LISTEN_FAILED', `cannot listen on port ${port}`, { cause }),
+      ),
+    );
+  });
+}

@@ -1,0 +1,32 @@
+/**
+ * The noun of the house: a span, its canonical form, its hash, its signature, and the checks of all three.
+ *
+ * Authoritative for what a span's proof is. Pure: no clock, no environment, no input or output, so that the same code
+ * proves a row on the server, in a test and in a browser (with `ed25519-noble.ts`; the Node implementation is imported
+ * by name where it is wanted).
+ */
+export { canonicalJson, canonicalText, isUuid, SPAN_LENGTH_MAX } from './canonical.ts';
+export {
+  COLUMN_TYPES,
+  type ColumnName,
+  type HashableSpan,
+  type Json,
+  type SealedSpan,
+  type Span,
+  type StoredSpan,
+} from './columns.ts';
+export { blake3Hex } from './digest.ts';
+export type { Ed25519 } from './ed25519.ts';
+export { createSigner, createSignerFromHex, type Signer, sealSpan } from './seal.ts';
+export {
+  checkChain,
+  checkHash,
+  checkKey,
+  checkSignature,
+  isGoverning,
+  type Problem,
+  type ProblemClass,
+  SYSTEM_ID,
+  type TrustedKeys,
+  verifySpan,
+} from './verify.ts';

@@ -1,0 +1,87 @@
+import { hexToBytes } from '@noble/hashes/utils.js';
+import { LogLineError } from '../errors.ts';
+import { canonicalText } from './canonical.ts';
+import type { Span, StoredSpan } from './columns.ts';
+import { blake3Hex } from './digest.ts';
+import type { Ed25519 } from './ed25519.ts';
+
+/** `missing` is found by looking for a row; the others by looking at one. */
+export type ProblemClass = 'hash' | 'signature' | 'key' | 'chain' | 'missing';
+
+export interface Problem {
+  id: string;
+  seq: number;
+  class: ProblemClass;
+  detail: string;
+}
+
+/** The public keys (64 hex digits) that may sign. They come from configuration, never from the ledger itself. */
+export interface TrustedKeys {
+  /** May sign everything, and alone may sign what governs: manifest, kernels, system policies. */
+  root: ReadonlySet<string>;
+  /** May sign what happened. */
+  runtime: ReadonlySet<string>;
+}
+
+/** The identity that seeding writes under. What it owns, governs. */
+export const SYSTEM_ID = 'system';
+const GOVERNING_TYPES: ReadonlySet<string> = new Set(['manifest', 'function', 'policy']);
+
+/** Whether a span governs the system, so that only a root key may have signed it. */
+export function isGoverning(span: Span): boolean {
+  return (
+    span.tenant_id === SYSTEM_ID && span.owner_id === SYSTEM_ID && GOVERNING_TYPES.has(span.entity_type as string)
+  );
+}
+
+/** Every check of a single row, in order. An empty list means that the row proves itself. */
+export function verifySpan(span: StoredSpan, keys: TrustedKeys, scheme: Ed25519): Problem[] {
+  return [checkHash(span), checkSignature(span, scheme), checkKey(span, keys)].filter((problem) => problem !== null);
+}
+
+/** The hash is the hash of what the row says now. */
+export function checkHash(span: StoredSpan): Problem | null {
+  let actual: string;
+  try {
+    actual = blake3Hex(canonicalText(span));
+  } catch (error) {
+    if (error instanceof LogLineError) return problem(span, 'hash', `has no canonical form: ${error.message}`);
+    throw error;
+  }
+  return actual === span.curr_hash ? null : problem(span, 'hash', `content hashes to ${actual}, row says ${span.curr_hash}`);
+}
+
+/** The signature is the key's, over the hash that the row says. */
+export function checkSignature(span: StoredSpan, scheme: Ed25519): Problem | null {
+  try {
+    if (scheme.verify(hexToBytes(span.signature), hexToBytes(span.curr_hash), hexToBytes(span.public_key))) return null;
+  } catch {
+    // not hex: no signature either
+  }
+  return problem(span, 'signature', `not a valid signature of key ${span.public_key} over ${span.curr_hash}`);
+}
+
+/** The key is one we trust for this kind of row. */
+export function checkKey(span: StoredSpan, keys: TrustedKeys): Problem | null {
+  if (keys.root.has(span.public_key)) return null;
+  if (isGoverning(span)) return problem(span, 'key', `${span.entity_type} of the system signed by ${span.public_key}, no root key`);
+  if (keys.runtime.has(span.public_key)) return null;
+  return problem(span, 'key', `signed by ${span.public_key}, a key nobody trusts`);
+}
+
+/** A version follows the one before it: dense, linked by hash, same tenant, owner and type. */
+export function checkChain(span: StoredSpan, before: StoredSpan | undefined): Problem | null {
+  if (span.seq === 0) return span.prev_hash == null ? null : problem(span, 'chain', 'the first version has a prev_hash');
+  if (before === undefined || before.id !== span.id || before.seq !== span.seq - 1) return null; // reported as missing
+  if (span.prev_hash !== before.curr_hash) {
+    return problem(span, 'chain', `prev_hash ${span.prev_hash} is not the hash of version ${before.seq}, ${before.curr_hash}`);
+  }
+  for (const column of ['tenant_id', 'owner_id', 'entity_type'] as const) {
+    if (span[column] !== before[column]) return problem(span, 'chain', `${column} differs from version ${before.seq}`);
+  }
+  return null;
+}
+
+function problem(span: StoredSpan, problemClass: ProblemClass, detail: string): Problem {
+  return { id: span.id, seq: span.seq, class: problemClass, detail };
+}

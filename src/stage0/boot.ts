@@ -1,0 +1,249 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import { ConflictError, InputError, IntegrityError } from '../errors.ts';
+import type { SandboxResult } from '../kernel/index.ts';
+import { appendSpans, type Identity, readLatestVersions, type SpanDraft } from '../ledger/index.ts';
+import { canonicalJson, type Json, type StoredSpan } from '../span/index.ts';
+import { admit } from './admit.ts';
+import { derivedId, executionIdOf } from './identifiers.ts';
+import type { Manifest } from './manifest.ts';
+import { reserveQuota } from './quota.ts';
+import type { BootRequest } from './request.ts';
+import { runKernel } from './run-kernel.ts';
+import { type Announced, appendContext, type Stage0 } from './stage0.ts';
+
+export type BootStatus = 'complete' | 'error' | 'timeout' | 'lost';
+
+export interface BootAnswer {
+  ok: boolean;
+  status: BootStatus;
+  boot_event_id: string;
+  execution_id: string;
+  function_id: string;
+  function_seq: number;
+  output: Json;
+  error: { code: string; message: string } | null;
+  duration_ms: number;
+  trace_id: string;
+}
+
+/** A kernel may run this much longer than the function it runs, to record what became of it. */
+const KERNEL_MARGIN_MS = 5_000;
+/** After its deadline a boot may need this long to append its execution, before the reaper takes it for lost. */
+const LOST_GRACE_MS = 5_000;
+
+/**
+ * Run a kernel for a caller: the whole of Stage-0, top to bottom. A refusal throws and leaves neither boot_event nor
+ * execution; once the boot_event is there, so is exactly one execution, and an answer.
+ *
+ * @param endOfTime when the surroundings end us (a Lambda's own limit); the kernel's limit may come sooner.
+ * @throws {LogLineError} of kind input, access, governance, integrity or conflict, when nothing may run.
+ */
+export async function boot(stage0: Stage0, request: BootRequest, endOfTime?: Date): Promise<BootAnswer> {
+  const traceId = request.trace_id ?? randomBytes(16).toString('hex');
+  const { manifest, kernel } = await admit(stage0, request.identity, request.boot_function_id);
+  const reservation = await reserveQuota(stage0, manifest, request, traceId);
+  let functionRuns = 0;
+  try {
+    const announced = announce(stage0, request, manifest, traceId, endOfTime);
+    const earlierAnswer = await appendBootEvent(stage0, request, manifest, kernel, announced);
+    if (earlierAnswer !== null) return earlierAnswer;
+    const result = await runKernel(stage0, { ...request, manifest, kernel, announced, onFunctionRun: () => functionRuns++ });
+    return await appendExecution(stage0, request.identity, manifest, kernel, announced, result);
+  } finally {
+    // A reservation under which no function ran is the tenant's again.
+    if (functionRuns === 0) await reservation?.release().catch((error) => stage0.log({ level: 'warn', error: error.code }));
+  }
+}
+
+function announce(
+  stage0: Stage0,
+  request: BootRequest,
+  manifest: Manifest,
+  traceId: string,
+  endOfTime: Date | undefined,
+): Announced {
+  const { identity, idempotency_key } = request;
+  const startedAt = stage0.now();
+  const limit = startedAt.getTime() + manifest.policy.timeout_ms + KERNEL_MARGIN_MS;
+  const bootEventId =
+    idempotency_key === undefined
+      ? randomUUID()
+      : derivedId('boot_event', identity.tenantId, identity.userId, request.boot_function_id, idempotency_key);
+  return {
+    bootEventId,
+    executionId: executionIdOf(bootEventId),
+    traceId,
+    startedAt,
+    deadline: new Date(Math.min(limit, endOfTime?.getTime() ?? limit)),
+  };
+}
+
+/**
+ * Step 7, append boot_event: committed before any code runs. Its id follows from an idempotency key, so a repeated key
+ * meets the first boot's row instead of running again.
+ *
+ * @returns the first boot's answer when the key was used before, otherwise null.
+ */
+async function appendBootEvent(
+  stage0: Stage0,
+  request: BootRequest,
+  manifest: Manifest,
+  kernel: StoredSpan,
+  announced: Announced,
+): Promise<BootAnswer | null> {
+  const { bootEventId, executionId, startedAt, deadline, traceId } = announced;
+  const draft: SpanDraft = {
+    id: bootEventId,
+    seq: 0,
+    entity_type: 'boot_event',
+    who: 'stage0',
+    did: 'booted',
+    this: `function:${kernel.id}`,
+    at: startedAt.toISOString(),
+    related_to: [executionId],
+    status: 'started',
+    name: kernel.name ?? null,
+    input: request.input as Json,
+    idempotency_key: request.idempotency_key ?? null,
+    started_at: startedAt.toISOString(),
+    expires_at: new Date(deadline.getTime() + LOST_GRACE_MS).toISOString(),
+    trace_id: traceId,
+    metadata: proofOf(kernel, manifest),
+  };
+  try {
+    await appendSpans(stage0.database, [draft], appendContext(stage0, request.identity));
+    return null;
+  } catch (error) {
+    if (error instanceof ConflictError && request.idempotency_key !== undefined) {
+      return answerOfEarlierBoot(stage0, request, announced);
+    }
+    throw error;
+  }
+}
+
+/** Which code, under which manifest. The kernel's hash covers its code, the manifest's what it allowed. */
+function proofOf(kernel: StoredSpan, manifest: Manifest): Record<string, Json> {
+  return {
+    kernel_id: kernel.id,
+    kernel_seq: kernel.seq,
+    kernel_hash: kernel.curr_hash,
+    manifest_seq: manifest.seq,
+    manifest_hash: manifest.hash,
+  };
+}
+
+/**
+ * Step 9, append execution: how the boot ended, once. When the reaper was first, that is how it ended.
+ *
+ * A kernel may answer what a span cannot hold; then the execution says so instead.
+ */
+async function appendExecution(
+  stage0: Stage0,
+  identity: Identity,
+  manifest: Manifest,
+  kernel: StoredSpan,
+  announced: Announced,
+  result: SandboxResult,
+): Promise<BootAnswer> {
+  const draft = executionDraft(stage0, manifest, kernel, announced, result);
+  try {
+    await appendSpans(stage0.database, [draft], appendContext(stage0, identity));
+    return answerOf(draft, kernel, announced);
+  } catch (error) {
+    if (error instanceof ConflictError) return requireEarlierAnswer(stage0, identity, kernel, announced);
+    if (!(error instanceof InputError)) throw error;
+    const refused = { code: 'OUTPUT_NOT_STORABLE', message: `the kernel's answer cannot be stored: ${error.message}` };
+    const substitute: SpanDraft = { ...draft, status: 'error', output: null, error: refused };
+    await appendSpans(stage0.database, [substitute], appendContext(stage0, identity));
+    return answerOf(substitute, kernel, announced);
+  }
+}
+
+function executionDraft(
+  stage0: Stage0,
+  manifest: Manifest,
+  kernel: StoredSpan,
+  { bootEventId, executionId, startedAt, traceId }: Announced,
+  result: SandboxResult,
+): SpanDraft {
+  const finishedAt = stage0.now();
+  return {
+    id: executionId,
+    seq: 0,
+    entity_type: 'execution',
+    who: 'stage0',
+    did: 'ran_kernel',
+    this: `function:${kernel.id}`,
+    at: finishedAt.toISOString(),
+    parent_id: kernel.id,
+    caused_by: bootEventId,
+    status: result.ok ? 'complete' : result.error.code === 'TIMEOUT' ? 'timeout' : 'error',
+    name: kernel.name ?? null,
+    output: result.ok ? (result.output as Json) : null,
+    error: result.ok ? null : (definedMembers(result.error) as Json),
+    duration_ms: finishedAt.getTime() - startedAt.getTime(),
+    memory_bytes: result.memoryBytes,
+    started_at: startedAt.toISOString(),
+    finished_at: finishedAt.toISOString(),
+    trace_id: traceId,
+    metadata: proofOf(kernel, manifest),
+  };
+}
+
+/** Step 10, answer. */
+function answerOf(execution: SpanDraft, kernel: StoredSpan, { bootEventId, traceId }: Announced): BootAnswer {
+  const error = execution.error as { code: string; message: string } | null | undefined;
+  return {
+    ok: execution.status === 'complete',
+    status: execution.status as BootStatus,
+    boot_event_id: bootEventId,
+    execution_id: execution.id as string,
+    function_id: kernel.id,
+    function_seq: kernel.seq,
+    output: execution.output ?? null,
+    error: error == null ? null : { code: error.code, message: error.message },
+    duration_ms: execution.duration_ms ?? 0,
+    trace_id: execution.trace_id ?? traceId,
+  };
+}
+
+/** The answer of the boot that used this idempotency key first. */
+async function answerOfEarlierBoot(
+  stage0: Stage0,
+  { identity, input }: BootRequest,
+  announced: Announced,
+): Promise<BootAnswer> {
+  const { bootEventId, executionId } = announced;
+  const rows = await readLatestVersions(stage0.database, identity, [bootEventId, executionId]);
+  const bootEvent = rows.get(bootEventId);
+  const field = 'idempotency_key';
+  if (bootEvent === undefined || canonicalJson(bootEvent.input ?? null) !== canonicalJson(input)) {
+    throw new ConflictError('IDEMPOTENCY_KEY_REUSED', 'idempotency_key was used with another input', { field });
+  }
+  const execution = rows.get(executionId);
+  if (execution === undefined) {
+    throw new ConflictError('BOOT_IN_PROGRESS', `boot ${bootEventId} of this idempotency_key has not ended`, { field });
+  }
+  const { kernel_id, kernel_seq } = bootEvent.metadata as { kernel_id: string; kernel_seq: number };
+  return answerOf(execution, { id: kernel_id, seq: kernel_seq } as StoredSpan, announced);
+}
+
+/** The reaper was faster: the execution that is there is the answer. */
+async function requireEarlierAnswer(
+  stage0: Stage0,
+  identity: Identity,
+  kernel: StoredSpan,
+  announced: Announced,
+): Promise<BootAnswer> {
+  const execution = (await readLatestVersions(stage0.database, identity, [announced.executionId])).get(
+    announced.executionId,
+  );
+  if (execution === undefined) {
+    throw new IntegrityError('EXECUTION_MISSING', `execution ${announced.executionId} is taken and not visible`);
+  }
+  return answerOf(execution, kernel, announced);
+}
+
+function definedMembers(object: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
+}

@@ -1,0 +1,67 @@
+import { IntegrityError } from '../errors.ts';
+import { type Database, type Identity, readVersions } from '../ledger/index.ts';
+import {
+  checkChain,
+  checkHash,
+  checkKey,
+  checkSignature,
+  type Ed25519,
+  type Problem,
+  type StoredSpan,
+  type TrustedKeys,
+} from '../span/index.ts';
+
+const CODES = {
+  hash: 'HASH_MISMATCH',
+  signature: 'SIGNATURE_INVALID',
+  key: 'KEY_NOT_TRUSTED',
+  chain: 'CHAIN_BROKEN',
+  missing: 'CHAIN_BROKEN',
+} as const;
+
+/**
+ * Proves rows that govern: hash, signature, root key, chain. The hash is computed anew for every row that is handed in,
+ * so a row altered a moment ago is refused by a warm container too; signature and chain are remembered by that hash,
+ * which commits to both.
+ */
+export class GovernanceVerifier {
+  readonly #keys: TrustedKeys;
+  readonly #scheme: Ed25519;
+  readonly #proved = new Set<string>();
+
+  constructor(keys: TrustedKeys, scheme: Ed25519) {
+    this.#keys = { root: keys.root, runtime: new Set() };
+    this.#scheme = scheme;
+  }
+
+  /** @throws {IntegrityError} `HASH_MISMATCH`, `SIGNATURE_INVALID`, `KEY_NOT_TRUSTED`, `CHAIN_BROKEN` */
+  async prove(span: StoredSpan, database: Database, identity: Identity): Promise<void> {
+    refuse(span, checkHash(span));
+    const proof = `${span.curr_hash}${span.signature}`;
+    if (this.#proved.has(proof)) return;
+    refuse(span, checkSignature(span, this.#scheme));
+    refuse(span, checkKey(span, this.#keys));
+    if (span.seq > 0) await this.#proveChain(span, database, identity);
+    this.#proved.add(proof);
+  }
+
+  async #proveChain(span: StoredSpan, database: Database, identity: Identity): Promise<void> {
+    const versions = (await readVersions(database, identity, span.id)).filter(({ seq }) => seq <= span.seq);
+    if (versions.length !== span.seq + 1) {
+      throw new IntegrityError('CHAIN_BROKEN', `span ${span.id} has ${versions.length} of its ${span.seq + 1} versions`);
+    }
+    let before: StoredSpan | undefined;
+    for (const version of versions) {
+      refuse(version, checkHash(version));
+      refuse(version, checkSignature(version, this.#scheme));
+      refuse(version, checkKey(version, this.#keys));
+      refuse(version, checkChain(version, before));
+      before = version;
+    }
+  }
+}
+
+function refuse(span: StoredSpan, problem: Problem | null): void {
+  if (problem === null) return;
+  throw new IntegrityError(CODES[problem.class], `${span.entity_type} ${problem.id} version ${problem.seq}: ${problem.detail}`);
+}

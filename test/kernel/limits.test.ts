@@ -1,0 +1,105 @@
+import { afterAll, describe, expect, it } from 'vitest';
+import { Sandbox } from '../../src/kernel/index.ts';
+import { kernel, untrusted } from './support.ts';
+
+const sandbox = new Sandbox({ maxChildren: 2 });
+afterAll(() => sandbox.close());
+
+const failed = (code: string, message: RegExp = /./) => ({
+  ok: false,
+  error: { code, message: expect.stringMatching(message) },
+});
+
+describe('a limit', () => {
+  it('of time ends a loop close to its moment', async () => {
+    const result = await sandbox.run(untrusted('for (;;);', { limits: { timeoutMs: 120 } }));
+    expect(result).toMatchObject(failed('TIMEOUT', /120 ms/));
+    expect(result.durationMs).toBeGreaterThanOrEqual(120);
+    expect(result.durationMs).toBeLessThan(400);
+  });
+
+  it('of time covers what a kernel waits for, and aborts it', async () => {
+    let aborted = false;
+    const job = kernel("await ctx.sql`select 1`; return 'late'", {
+      limits: { timeoutMs: 100 },
+      systemCall: (_name, _args, signal) =>
+        new Promise(() => signal.addEventListener('abort', () => (aborted = true), { once: true })),
+    });
+    expect(await sandbox.run(job)).toMatchObject(failed('TIMEOUT', /100 ms/));
+    expect(aborted).toBe(true);
+  });
+
+  it('of time answers at once when nothing can ever settle', async () => {
+    for (const job of [untrusted('await new Promise(() => {})'), kernel('await new Promise(() => {})')]) {
+      const result = await sandbox.run(job);
+      expect(result).toMatchObject(failed('TIMEOUT', /never settles/));
+      expect(result.durationMs).toBeLessThan(job.limits.timeoutMs / 2);
+    }
+  });
+
+  it('of memory is a run of its own: what fits is fine, what does not is ended', async () => {
+    const fill = (mb: number) => untrusted(`const a = new Uint8Array(${mb} * 1048576).fill(1); return a.length`);
+    expect(await sandbox.run(fill(40))).toMatchObject({ ok: true, output: 40 * 1048576 });
+    const result = await sandbox.run(untrusted('const a = []; for (;;) a.push(new Uint8Array(1e6).fill(1))'));
+    expect(result).toMatchObject(failed('MEMORY'));
+    expect(result.memoryBytes).toBeGreaterThan(64 * 1048576);
+  });
+
+  it('of memory covers the heap too, at the heap limit of V8 as well', async () => {
+    const bomb = 'const a = []; for (;;) a.push({ a: [1, 2, 3] })';
+    expect(await sandbox.run(untrusted(bomb, { limits: { timeoutMs: 10_000 } }))).toMatchObject(failed('MEMORY'));
+    const small = new Sandbox({ maxMemoryMb: 24 });
+    expect(await small.run(untrusted(bomb, { limits: { timeoutMs: 10_000 } }))).toMatchObject(failed('MEMORY'));
+    await small.close();
+  });
+
+  it('of output counts the bytes of the JSON', async () => {
+    const text = (length: number) => untrusted(`return 'é'.repeat(${length})`, { limits: { outputBytes: 1002 } });
+    expect(await sandbox.run(text(500))).toMatchObject({ ok: true });
+    expect(await sandbox.run(text(501))).toMatchObject(failed('OUTPUT_TOO_LARGE', /1002 bytes/));
+    const result = kernel("return 'x'.repeat(2000)", { limits: { outputBytes: 1000 } });
+    expect(await sandbox.run(result)).toMatchObject(failed('OUTPUT_TOO_LARGE'));
+  });
+
+  it('of calls counts single ones and batches', async () => {
+    const one = 'for (let i = 0; i < 6; i++) await ctx.sql`select 1`; return 1';
+    const batch = 'await Promise.all(Array.from({ length: 6 }, () => ctx.sql`select 1`)); return 1';
+    for (const body of [one, batch]) {
+      expect(await sandbox.run(kernel(body, { limits: { calls: 6 } }))).toMatchObject({ ok: true });
+      expect(await sandbox.run(kernel(body, { limits: { calls: 5 } }))).toMatchObject(failed('TOO_MANY_CALLS', /5/));
+    }
+  });
+
+  it('of calls meets a kernel that floods without waiting', async () => {
+    expect(await sandbox.run(kernel('for (;;) ctx.log("info", "x".repeat(1000))'))).toMatchObject(
+      failed(expect.stringMatching(/MEMORY|TIMEOUT/) as unknown as string),
+    );
+    const batch = "for (let i = 0; i < 5000; i++) ctx.log('info', 'x'.repeat(2000))";
+    const result = await sandbox.run(kernel(batch, { limits: { outputBytes: 10 } }));
+    expect(result.ok).toBe(false);
+  });
+
+  it('is refused when it is no number, instead of being none', async () => {
+    for (const name of ['timeoutMs', 'memoryMb', 'outputBytes', 'calls'] as const) {
+      const job = untrusted('return 1', { limits: { [name]: Number.NaN } });
+      await expect(sandbox.run(job)).rejects.toMatchObject({ name: 'InputError', code: 'LIMIT_INVALID', field: name });
+    }
+  });
+});
+
+describe('the input', () => {
+  it('must be JSON', async () => {
+    const job = untrusted('return 1', { input: { a: 1n } });
+    await expect(sandbox.run(job)).rejects.toMatchObject({ name: 'InputError', code: 'INPUT_INVALID' });
+    expect(await sandbox.run(untrusted('return input', { input: undefined }))).toMatchObject({
+      ok: true,
+      output: null,
+    });
+  });
+
+  it('may be large and hold every character', async () => {
+    const input = { text: `${'\u{1F600}\u2028\ud800 "\\\n'.repeat(50_000)}`, __proto__: 1 };
+    const result = await sandbox.run(untrusted('return input.text.length', { input }));
+    expect(result).toMatchObject({ ok: true, output: input.text.length });
+  });
+});

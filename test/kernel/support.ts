@@ -1,0 +1,47 @@
+import { createHash } from 'node:crypto';
+import type { KernelEnv, SandboxJob } from '../../src/kernel/index.ts';
+
+export const LIMITS: SandboxJob['limits'] = { timeoutMs: 2000, memoryMb: 64, outputBytes: 100_000, calls: 50 };
+
+export const ENV: KernelEnv = {
+  user_id: 'user',
+  tenant_id: 'acme',
+  kernel_id: '00000000-0000-4000-8000-000000000001',
+  kernel_seq: 3,
+  kernel_hash: 'hash',
+  boot_event_id: 'boot',
+  trace_id: 'trace',
+  deadline: '2030-01-01T00:00:00.000Z',
+  policy: { slow_ms: 5000, timeout_ms: 60_000 },
+};
+
+/** A job of untrusted code; `more` overrides anything, its limits one by one. */
+export function untrusted(
+  code: string,
+  more: Partial<Omit<SandboxJob, 'limits'>> & { limits?: Partial<SandboxJob['limits']> } = {},
+): SandboxJob {
+  return {
+    trust: 'untrusted',
+    compartment: 'tenant:acme',
+    code,
+    codeHash: createHash('sha256').update(code).digest('hex'),
+    fileName: 'function.js',
+    entry: 'function',
+    input: { a: 1, b: 2 },
+    ...more,
+    limits: { ...LIMITS, ...more.limits },
+  };
+}
+
+/** A job of kernel code; the body of `main(ctx)` starts on line 2. */
+export function kernel(body: string, more: Parameters<typeof untrusted>[1] = {}): SandboxJob {
+  return untrusted(`export default async function main(ctx) {\n${body}\n}\n`, {
+    trust: 'kernel',
+    compartment: 'kernel:0',
+    fileName: 'kernel.js',
+    entry: 'main',
+    env: ENV,
+    systemCall: async (name, args) => ({ name, args }),
+    ...more,
+  });
+}
