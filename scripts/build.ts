@@ -88,10 +88,14 @@ async function readTree(source: string, target: string): Promise<[string, Uint8A
   const entries = await readdir(source, { recursive: true, withFileTypes: true }).catch(() => null);
   if (entries === null) return [[target, await readFile(source)]];
   const paths = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
-  const files = paths.sort().map(async (path): Promise<[string, Uint8Array]> => [
-    join(target, path.slice(source.length + 1)),
-    await readFile(path),
-  ]);
+  const files = paths
+    .sort()
+    .map(
+      async (path): Promise<[string, Uint8Array]> => [
+        join(target, path.slice(source.length + 1)),
+        await readFile(path),
+      ],
+    );
   return Promise.all(files);
 }
 

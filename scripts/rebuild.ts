@@ -14,6 +14,8 @@ async function main(): Promise<void> {
 }
 
 main().catch((error) => {
-  process.stderr.write(`${error instanceof LogLineError ? `${error.message} (${error.code})` : `rebuild failed: ${error.message}`}\n`);
+  process.stderr.write(
+    `${error instanceof LogLineError ? `${error.message} (${error.code})` : `rebuild failed: ${error.message}`}\n`,
+  );
   process.exit(2);
 });

@@ -44,7 +44,9 @@ async function main(): Promise<number> {
 main().then(
   (code) => process.exit(code),
   (error) => {
-    process.stderr.write(`${error instanceof LogLineError ? `${error.message} (${error.code})` : `verify failed: ${error.message}`}\n`);
+    process.stderr.write(
+      `${error instanceof LogLineError ? `${error.message} (${error.code})` : `verify failed: ${error.message}`}\n`,
+    );
     process.exit(2);
   },
 );

@@ -6,19 +6,13 @@ create function ledger.check_appended() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   has_later_version boolean;
-  has_forged_order boolean;
   bad record;
 begin
-  select bool_or(seq > 0), bool_or(tx_id <> pg_current_xact_id())
-    into has_later_version, has_forged_order
-    from appended;
-
-  if has_forged_order then
-    raise exception 'tx_id is assigned by the database' using errcode = 'LL005';
-  end if;
-
-  insert into ledger.registry_witness (id, seq, position, tx_id, curr_hash)
-    select id, seq, position, tx_id, curr_hash from appended;
+  with witnessed as (
+    insert into ledger.registry_witness (id, seq, position, tx_id, curr_hash)
+      select id, seq, position, tx_id, curr_hash from appended
+  )
+  select bool_or(seq > 0) into has_later_version from appended;
   if has_later_version is not true then
     return null;
   end if;

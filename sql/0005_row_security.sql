@@ -24,6 +24,7 @@ create policy append_own on ledger.universal_registry for insert with check (
   owner_id = (select ledger.session_user_id())
   and tenant_id = (select ledger.session_tenant_id())
   and (visibility <> 'public' or (select pg_has_role(current_user, 'loglineos_publisher', 'usage')))
+  and tx_id = (select pg_current_xact_id()) -- the owner could name another one; the timeline's order would be forged
 );
 
 -- An auditor reads everything, in the name of a declared identity. The guard's functions do too; inside a trigger they

@@ -8,9 +8,8 @@ create table ledger.daily_usage (
 alter table ledger.daily_usage owner to loglineos_owner;
 grant select on ledger.daily_usage to loglineos_auditor;
 
--- Take one execution of the tenant's day, or none when the limit is reached. The row lock makes it free of races; it
--- is held only for this statement, whose commit does not wait for the disk: a crash may forget the last
--- milliseconds of counting, never an execution.
+-- Take one execution of the tenant's day, or none when the limit is reached. The row lock makes it free of races: of
+-- two that want the last one, the second waits until the first has committed, and then finds none.
 create function ledger.reserve_execution(p_tenant_id text, p_day date, p_limit integer)
 returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -18,7 +17,6 @@ begin
   if p_limit < 1 then
     return false;
   end if;
-  perform set_config('synchronous_commit', 'off', true);
   insert into ledger.daily_usage as usage (tenant_id, day, executions) values (p_tenant_id, p_day, 1)
     on conflict (tenant_id, day) do update set executions = usage.executions + 1 where usage.executions < p_limit;
   return found;
@@ -29,7 +27,6 @@ create function ledger.release_execution(p_tenant_id text, p_day date)
 returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  perform set_config('synchronous_commit', 'off', true);
   update ledger.daily_usage set executions = executions - 1
    where tenant_id = p_tenant_id and day = p_day and executions > 0;
 end $$;

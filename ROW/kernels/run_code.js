@@ -14,7 +14,9 @@
 export default async function main(ctx) {
   const request = readRequest(ctx.input);
   if (request.span_id === undefined) return run(ctx, request, null);
-  return ctx.lock(`run_code:${request.span_id}`, async () => run(ctx, request, await fetchFunction(ctx, request.span_id)));
+  return ctx.lock(`run_code:${request.span_id}`, async () =>
+    run(ctx, request, await fetchFunction(ctx, request.span_id)),
+  );
 }
 
 const SAMPLE = { code: 'return input.a + input.b', input: { a: 19, b: 23 } };
@@ -25,7 +27,8 @@ function readRequest(input) {
   if (input === null || input === undefined) return SAMPLE;
   if (typeof input !== 'object' || Array.isArray(input)) throw refusal('INPUT_INVALID', 'input: expected an object');
   const unknown = Object.keys(input).find((field) => !FIELDS.includes(field));
-  if (unknown !== undefined) throw refusal('INPUT_INVALID', `input.${unknown}: run_code knows only ${FIELDS.join(', ')}`);
+  if (unknown !== undefined)
+    throw refusal('INPUT_INVALID', `input.${unknown}: run_code knows only ${FIELDS.join(', ')}`);
   if (input.span_id === undefined && input.code === undefined) {
     if (Object.keys(input).length === 0) return SAMPLE;
     throw refusal('INPUT_INVALID', 'input: expected span_id or code');
@@ -58,7 +61,7 @@ async function fetchFunction(ctx, spanId) {
 /**
  * @param {Ctx} ctx
  * @param {any} request
- * @param {Row | null} span the function row, or null for code that is run once
+ * @param {Record<string, any> | null} span the function row, or null for code that is run once
  */
 async function run(ctx, request, span) {
   const { timeout_ms, slow_ms } = ctx.env.policy;

@@ -35,7 +35,8 @@ export function createApi({ stage0, trustedKeys, authenticate }: ApiOptions): Ho
 
   app.use(async (c, next) => {
     const token = /^Bearer ([\x21-\x7e]+)$/.exec(c.req.header('Authorization') ?? '')?.[1];
-    if (token === undefined) throw new AccessError('TOKEN_MISSING', 'expected the header Authorization: Bearer <token>');
+    if (token === undefined)
+      throw new AccessError('TOKEN_MISSING', 'expected the header Authorization: Bearer <token>');
     const identity = await authenticate(token);
     if (identity === null) throw new AccessError('TOKEN_INVALID', 'this token is not known');
     c.set('identity', identity);

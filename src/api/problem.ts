@@ -31,7 +31,8 @@ const STATUS_OF_CODE: Record<string, ContentfulStatusCode> = {
 export function problemResponse(c: Context, error: unknown, log: (entry: Record<string, unknown>) => void): Response {
   const known = error instanceof LogLineError ? error : null;
   const status = known === null ? 500 : (STATUS_OF_CODE[known.code] ?? STATUS_OF_KIND[known.kind]);
-  if (status >= 500) log({ level: 'error', path: c.req.path, error: String(error), cause: String((error as Error).cause ?? '') });
+  if (status >= 500)
+    log({ level: 'error', path: c.req.path, error: String(error), cause: String((error as Error).cause ?? '') });
   const body = {
     type: 'about:blank',
     title: known === null ? 'Internal error' : known.code.toLowerCase().replaceAll('_', ' '),

@@ -63,7 +63,8 @@ export function readSeedConfig(env: NodeJS.ProcessEnv) {
     database: fields.database(),
     /** Field `root_key`, 64 hex digits. */
     rootSecretArn: fields.secretArn('ROOT_SECRET_ARN'),
-    overridePublicKey: fields.optionalText('OVERRIDE_PUBLIC_KEY', /^[0-9a-f]{64}$/, 'a public key of 64 hex digits') ?? null,
+    overridePublicKey:
+      fields.optionalText('OVERRIDE_PUBLIC_KEY', /^[0-9a-f]{64}$/, 'a public key of 64 hex digits') ?? null,
   };
 }
 

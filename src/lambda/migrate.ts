@@ -16,7 +16,9 @@ export async function handler(): Promise<MigrationResult> {
     const connection = {
       connectionString: databaseUrl(config.database),
       password: await readSecretField(config.database.secretArn, 'password', true),
-      ssl: isLoopback(config.database.host) ? false : { ca: certificateAuthorities(config.database), rejectUnauthorized: true },
+      ssl: isLoopback(config.database.host)
+        ? false
+        : { ca: certificateAuthorities(config.database), rejectUnauthorized: true },
     };
     const result = await migrate(connection, await loadMigrations(SQL_FOLDER));
     await grantLogins(connection, {

@@ -1,8 +1,8 @@
 import { readSecretField } from '../aws/index.ts';
 import { Sandbox } from '../kernel/index.ts';
 import { Database } from '../ledger/index.ts';
-import { createSignerFromHex } from '../span/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
+import { createSignerFromHex } from '../span/index.ts';
 import { type BootAnswer, GovernanceVerifier, invokeStage0, type Stage0 } from '../stage0/index.ts';
 import { databaseOptions, readStage0Config } from './config.ts';
 import { functionError } from './function-error.ts';
@@ -22,6 +22,7 @@ const stage0 = onceUnlessItFails(async (): Promise<Stage0> => {
     signer: createSignerFromHex(nodeEd25519, await readSecretField(config.runtimeSecretArn, 'runtime_key')),
     scheme: nodeEd25519,
     verifier: new GovernanceVerifier(config.trustedKeys, nodeEd25519),
+    admissions: new Map(),
     tenantMasterKey: Buffer.from(await readSecretField(config.runtimeSecretArn, 'tenant_master_key'), 'hex'),
     now: () => new Date(),
     log,

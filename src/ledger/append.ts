@@ -1,6 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { ConflictError, InputError } from '../errors.ts';
-import { type HashableSpan, type SealedSpan, type Signer, type Span, sealSpan, type StoredSpan } from '../span/index.ts';
+import {
+  type HashableSpan,
+  type SealedSpan,
+  type Signer,
+  type Span,
+  type StoredSpan,
+  sealSpan,
+} from '../span/index.ts';
 import type { Database, Identity, Row, Statement, TransactionQuery } from './database.ts';
 import { latestVersionsStatement } from './read.ts';
 import { toSpan } from './rows.ts';
@@ -37,7 +44,11 @@ export interface AppendContext {
  * @throws {ConflictError} `SEQ_TAKEN`: the caller named a seq and another writer had it first.
  * @throws {AccessError} the identity may not write this.
  */
-export async function appendSpans(database: Database, drafts: SpanDraft[], context: AppendContext): Promise<Appended[]> {
+export async function appendSpans(
+  database: Database,
+  drafts: SpanDraft[],
+  context: AppendContext,
+): Promise<Appended[]> {
   for (let attempt = 0; ; attempt++) {
     try {
       return await appendOnce((statement) => database.query(statement), drafts, context);
@@ -59,8 +70,7 @@ export async function appendOnce(
   }
   const latest = await latestOfDrafts(query, drafts, context.identity);
   const sealed = drafts.map((draft) => {
-    const span = completeDraft(draft, draft.id == null ? undefined : latest.get(draft.id), context);
-    const version = sealSpan(span, context.signer);
+    const version = sealDraft(draft, context, draft.id == null ? undefined : latest.get(draft.id));
     latest.set(version.id, version); // a batch may hold several versions of one span
     return version;
   });
@@ -71,7 +81,7 @@ export async function appendOnce(
 /** The one statement that writes: declares the identity and inserts. */
 export function appendStatement(identity: Identity, sealed: SealedSpan[]): Statement {
   return {
-    text: 'select from ledger.append($1, $2, $3)',
+    text: 'select ledger.append($1, $2, $3)',
     values: [identity.userId, identity.tenantId, JSON.stringify(sealed)],
   };
 }
@@ -88,15 +98,17 @@ async function latestOfDrafts(
   return new Map(rows.map(toSpan).map((span: StoredSpan) => [span.id, span]));
 }
 
-function completeDraft(
+/** Complete and sign one span. `before` is the version it follows; without it, it is a new span. */
+export function sealDraft(
   draft: SpanDraft,
-  before: (HashableSpan & { curr_hash: string }) | undefined,
-  { identity, now }: AppendContext,
-): HashableSpan {
+  { identity, signer, now }: AppendContext,
+  before?: HashableSpan & { curr_hash: string },
+): SealedSpan {
   for (const column of ['position', 'tx_id', 'prev_hash', 'curr_hash', 'signature', 'public_key'] as const) {
-    if (draft[column] != null) throw new InputError('FIELD_IS_ASSIGNED', `${column} is not the caller's to set`, { field: column });
+    if (draft[column] != null)
+      throw new InputError('FIELD_IS_ASSIGNED', `${column} is not the caller's to set`, { field: column });
   }
-  return {
+  const span = {
     ...draft,
     id: draft.id ?? randomUUID(),
     seq: draft.seq ?? (before === undefined ? 0 : before.seq + 1),
@@ -107,4 +119,5 @@ function completeDraft(
     visibility: (draft.visibility ?? before?.visibility ?? 'private') as HashableSpan['visibility'],
     prev_hash: before === undefined ? null : before.curr_hash,
   };
+  return sealSpan(span, signer);
 }

@@ -161,7 +161,9 @@ export class Database {
   /** Back to the pool, unless the connection itself broke: then there is an error without an SQLSTATE, or of class 57. */
   #release(client: Client, error?: unknown): void {
     client.usedAt = Date.now();
-    client.release(error !== undefined && (!isPostgresError(error) || String((error as { code: string }).code).startsWith('57P')));
+    client.release(
+      error !== undefined && (!isPostgresError(error) || String((error as { code: string }).code).startsWith('57P')),
+    );
   }
 }
 

@@ -49,9 +49,13 @@ export function wrapPostgresError(cause: unknown): LogLineError {
   if (error.code?.startsWith('42') || error.code?.startsWith('25')) {
     return new InputError('SQL_REFUSED', `Postgres refuses the statement (SQLSTATE ${error.code})`, { cause });
   }
-  return new UpstreamError('DATABASE_UNAVAILABLE', `the database did not answer as it should (${error.code ?? 'no code'})`, {
-    cause,
-  });
+  return new UpstreamError(
+    'DATABASE_UNAVAILABLE',
+    `the database did not answer as it should (${error.code ?? 'no code'})`,
+    {
+      cause,
+    },
+  );
 }
 
 function fieldOf(column: string | undefined): { field?: string } {

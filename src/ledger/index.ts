@@ -4,12 +4,27 @@
  * Authoritative for how rows are written (one statement, signed before it is sent), read (always under an identity) and
  * ordered. Must never hold a rule that the database could hold, and never send a statement twice after it was sent once.
  */
-export { type AppendContext, type Appended, appendOnce, appendSpans, appendStatement, type SpanDraft } from './append.ts';
-export { Database, type DatabaseOptions, type Identity, isLoopback, type Row, type Statement, type TransactionQuery } from './database.ts';
+export { type AppendContext, type Appended, appendOnce, appendSpans, type SpanDraft, sealDraft } from './append.ts';
+export { appendBootEvent, type BootConditions, type BootEventOutcome } from './boot-event.ts';
+export {
+  Database,
+  type DatabaseOptions,
+  type Identity,
+  isLoopback,
+  type Row,
+  type Statement,
+  type TransactionQuery,
+} from './database.ts';
 export { grantLogins, type LoginRole } from './logins.ts';
 export { readLostBoots } from './lost-boots.ts';
 export { loadMigrations, type Migration, type MigrationResult, migrate } from './migrate.ts';
-export { latestVersionsStatement, readLatestVersions, readVersions } from './read.ts';
+export {
+  type DigestedSpan,
+  latestVersionsStatement,
+  readDigestedVersions,
+  readLatestVersions,
+  readVersions,
+} from './read.ts';
 export { rebuildDerived } from './rebuild.ts';
 export { spanTypes, toSpan } from './rows.ts';
 export { type Cursor, cursorOf, readTimeline, TIMELINE_START } from './timeline.ts';

@@ -28,7 +28,12 @@ export async function loadMigrations(folder: string): Promise<Migration[]> {
   return Promise.all(
     names.map(async (name) => {
       const text = await readFile(join(folder, name), 'utf8');
-      return { version: Number.parseInt(name, 10), name, checksum: createHash('sha256').update(text).digest('hex'), text };
+      return {
+        version: Number.parseInt(name, 10),
+        name,
+        checksum: createHash('sha256').update(text).digest('hex'),
+        text,
+      };
     }),
   );
 }
@@ -87,7 +92,10 @@ export function pendingMigrations(
   for (const { version, name, checksum } of applied) {
     const migration = known.get(version);
     if (migration === undefined) {
-      throw new IntegrityError('MIGRATION_UNKNOWN', `the database has ${name}, which this version of the code does not`);
+      throw new IntegrityError(
+        'MIGRATION_UNKNOWN',
+        `the database has ${name}, which this version of the code does not`,
+      );
     }
     if (migration.checksum !== checksum) {
       throw new IntegrityError('MIGRATION_EDITED', `${name} was changed after it was applied; add a new file instead`);

@@ -22,7 +22,9 @@ export function cursorOf(span: StoredSpan): Cursor {
 /** @throws {InputError} `CURSOR_INVALID` */
 export function parseCursor(cursor: Cursor): { txId: bigint; position: bigint } {
   if (!/^[0-9a-f]{32}$/.test(cursor)) {
-    throw new InputError('CURSOR_INVALID', 'a position is 32 hex digits, as an earlier page gave it', { field: 'after' });
+    throw new InputError('CURSOR_INVALID', 'a position is 32 hex digits, as an earlier page gave it', {
+      field: 'after',
+    });
   }
   return { txId: BigInt(`0x${cursor.slice(0, 16)}`), position: BigInt(`0x${cursor.slice(16)}`) };
 }

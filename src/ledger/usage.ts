@@ -1,7 +1,12 @@
 import type { Database } from './database.ts';
 
 /** Take one function execution of a tenant's day (UTC, `YYYY-MM-DD`); false when the limit is reached. Free of races. */
-export async function reserveExecution(database: Database, tenantId: string, day: string, limit: number): Promise<boolean> {
+export async function reserveExecution(
+  database: Database,
+  tenantId: string,
+  day: string,
+  limit: number,
+): Promise<boolean> {
   const [row] = await database.query<{ reserved: boolean }>({
     text: 'select ledger.reserve_execution($1, $2, $3) as reserved',
     values: [tenantId, day, limit],

@@ -57,7 +57,12 @@ export async function verifyLedger(
           problems.push(...missingBetween(next.id === id ? next.seq : 0, id, seq));
           next = { id, seq: seq + 1 };
           if (row.id === null) {
-            problems.push({ id, seq, class: 'missing', detail: `was appended with hash ${row.witness_hash} and is gone` });
+            problems.push({
+              id,
+              seq,
+              class: 'missing',
+              detail: `was appended with hash ${row.witness_hash} and is gone`,
+            });
             continue;
           }
           const { span, witnessHash, isMoved } = splitRow(row);

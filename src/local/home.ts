@@ -3,8 +3,8 @@ import { mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { ConflictError, IntegrityError } from '../errors.ts';
 import type { LoginRole } from '../ledger/index.ts';
-import { createSignerFromHex, type TrustedKeys } from '../span/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
+import { createSignerFromHex, type TrustedKeys } from '../span/index.ts';
 
 /** Where the local stack keeps its data: `LOGLINEOS_HOME`, or `.loglineos` where it is started. */
 export function homeFolder(env: NodeJS.ProcessEnv): string {
@@ -89,7 +89,10 @@ export async function lockHome(home: string): Promise<() => Promise<void>> {
     }
     const [pid = '', start] = (await readFile(file, 'utf8').catch(() => '')).split(' ');
     if (start !== undefined && start === (await startOf(Number(pid)))) {
-      throw new ConflictError('ALREADY_RUNNING', `process ${pid} already runs on ${home}; stop it, or set LOGLINEOS_HOME`);
+      throw new ConflictError(
+        'ALREADY_RUNNING',
+        `process ${pid} already runs on ${home}; stop it, or set LOGLINEOS_HOME`,
+      );
     }
     await rm(file, { force: true });
   }

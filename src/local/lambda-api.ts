@@ -15,7 +15,10 @@ const FUNCTION_TIMEOUT_MS = 90_000;
  *
  * Source: AWS Lambda API reference, Invoke.
  */
-export function createLambdaApi(functions: Record<string, LambdaFunction>, log: (entry: Record<string, unknown>) => void): Hono {
+export function createLambdaApi(
+  functions: Record<string, LambdaFunction>,
+  log: (entry: Record<string, unknown>) => void,
+): Hono {
   const app = new Hono();
 
   // Reaching loopback is not enough for a web page in the user's browser, which can post there too.
@@ -35,7 +38,11 @@ export function createLambdaApi(functions: Record<string, LambdaFunction>, log: 
     const payload = await c.req.arrayBuffer();
     if (payload.byteLength > (type === 'Event' ? ASYNC_PAYLOAD_BYTES_MAX : PAYLOAD_BYTES_MAX)) {
       const limit = type === 'Event' ? ASYNC_PAYLOAD_BYTES_MAX : PAYLOAD_BYTES_MAX;
-      return serviceError(413, 'RequestTooLargeException', `${payload.byteLength} byte payload is too large for the ${type} invocation type (limit ${limit} bytes)`);
+      return serviceError(
+        413,
+        'RequestTooLargeException',
+        `${payload.byteLength} byte payload is too large for the ${type} invocation type (limit ${limit} bytes)`,
+      );
     }
     let event: unknown;
     try {
@@ -50,7 +57,9 @@ export function createLambdaApi(functions: Record<string, LambdaFunction>, log: 
       case 'DryRun':
         return new Response(null, { status: 204 });
       case 'Event':
-        void run(event, endOfTime).catch((error) => log({ level: 'error', function: name, error: functionError(error).message }));
+        void run(event, endOfTime).catch((error) =>
+          log({ level: 'error', function: name, error: functionError(error).message }),
+        );
         return new Response(null, { status: 202 });
       case 'RequestResponse':
         return invoke(run, event, endOfTime, c.req.header('X-Amz-Log-Type') === 'Tail');

@@ -3,11 +3,18 @@ import { Hono } from 'hono';
 import { createApi } from '../api/index.ts';
 import { ConflictError, UpstreamError } from '../errors.ts';
 import { Sandbox } from '../kernel/index.ts';
-import { Database, grantLogins, loadMigrations, migrate, type LoginRole } from '../ledger/index.ts';
+import { Database, grantLogins, type LoginRole, loadMigrations, migrate } from '../ledger/index.ts';
 import { readRowFiles, seed } from '../seed/index.ts';
-import { createSignerFromHex } from '../span/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
-import { type BootAnswer, boot, GovernanceVerifier, invokeStage0, reapLostBoots, type Stage0 } from '../stage0/index.ts';
+import { createSignerFromHex } from '../span/index.ts';
+import {
+  type BootAnswer,
+  boot,
+  GovernanceVerifier,
+  invokeStage0,
+  reapLostBoots,
+  type Stage0,
+} from '../stage0/index.ts';
 import { tokensMatch } from './bearer-token.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
 import { type LocalSecrets, lockHome, openSecrets, trustedKeysOf } from './home.ts';
@@ -69,7 +76,10 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     const adminUrl = options.databaseUrl ?? (await startOwnPostgres(home, secrets, undo));
     await migrateDatabase(adminUrl, secrets);
 
-    const seeder = new Database({ url: loginUrl(adminUrl, 'loglineos_seeder', secrets), applicationName: 'loglineos-seed' });
+    const seeder = new Database({
+      url: loginUrl(adminUrl, 'loglineos_seeder', secrets),
+      applicationName: 'loglineos-seed',
+    });
     undo.push(() => seeder.close());
     await seedDatabase(seeder, secrets);
 
@@ -85,6 +95,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       signer: createSignerFromHex(nodeEd25519, secrets.runtime_key),
       scheme: nodeEd25519,
       verifier: new GovernanceVerifier(trustedKeys, nodeEd25519),
+      admissions: new Map(),
       tenantMasterKey: Buffer.from(secrets.tenant_master_key, 'hex'),
       now: () => new Date(),
       log,
@@ -136,7 +147,11 @@ export function loginUrl(adminUrl: string, role: LoginRole, secrets: LocalSecret
   return url.href;
 }
 
-async function startOwnPostgres(home: string, secrets: LocalSecrets, undo: (() => Promise<unknown>)[]): Promise<string> {
+async function startOwnPostgres(
+  home: string,
+  secrets: LocalSecrets,
+  undo: (() => Promise<unknown>)[],
+): Promise<string> {
   const postgres = await startEmbeddedPostgres(home, secrets.passwords.admin);
   undo.push(() => postgres.stop());
   return postgres.url;
@@ -164,7 +179,9 @@ function reapOnTimer(stage0: Stage0): () => Promise<void> {
     if (reaped > 0) stage0.log({ level: 'warn', message: 'boots were lost', count: reaped });
   };
   const timer = setInterval(() => {
-    running = running.then(reap).catch((error) => stage0.log({ level: 'error', message: 'reaper failed', error: String(error) }));
+    running = running
+      .then(reap)
+      .catch((error) => stage0.log({ level: 'error', message: 'reaper failed', error: String(error) }));
   }, REAP_EVERY_MS);
   return async () => {
     clearInterval(timer);

@@ -40,7 +40,8 @@ export async function readRowFiles(folder: string, installation: Installation): 
       const place = `ROW/${file}:${index + 1}`;
       const draft = await atPlace(place, () => readRow(line, dirname(path), installation));
       const earlier = places.get(draft.id as string);
-      if (earlier !== undefined) throw new InputError('ROW_INVALID', `${place} id: ${earlier} has it already`, { field: place });
+      if (earlier !== undefined)
+        throw new InputError('ROW_INVALID', `${place} id: ${earlier} has it already`, { field: place });
       places.set(draft.id as string, place);
       drafts.push(draft);
     }

@@ -26,7 +26,11 @@ export async function seed(
   now: () => Date,
 ): Promise<SeedResult> {
   for (let attempt = 0; ; attempt++) {
-    const latest = await readLatestVersions(database, SEED_IDENTITY, rows.map((row) => row.id as string));
+    const latest = await readLatestVersions(
+      database,
+      SEED_IDENTITY,
+      rows.map((row) => row.id as string),
+    );
     const changed = rows
       .map((row) => ({ row, seq: (latest.get(row.id as string)?.seq ?? -1) + 1 }))
       .filter(({ row }) => !isSame(row, latest.get(row.id as string), rootSigner));

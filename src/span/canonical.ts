@@ -33,7 +33,10 @@ export function canonicalText(span: HashableSpan): string {
   }
   const text = `{${members.join(',')}}`;
   if (text.length > SPAN_LENGTH_MAX) {
-    throw new InputError('SPAN_TOO_LARGE', `a span may have ${SPAN_LENGTH_MAX} characters, this one has ${text.length}`);
+    throw new InputError(
+      'SPAN_TOO_LARGE',
+      `a span may have ${SPAN_LENGTH_MAX} characters, this one has ${text.length}`,
+    );
   }
   return text;
 }
@@ -144,7 +147,8 @@ function isTimestamp(value: unknown): boolean {
 }
 
 function mismatch(field: string, expected: string, value: unknown): InputError {
-  const found = typeof value === 'string' ? JSON.stringify(value.slice(0, 60)) : Array.isArray(value) ? 'a list' : typeof value;
+  const found =
+    typeof value === 'string' ? JSON.stringify(value.slice(0, 60)) : Array.isArray(value) ? 'a list' : typeof value;
   return new InputError('TYPE_MISMATCH', `${field}: expected ${expected}, found ${found}`, { field });
 }
 

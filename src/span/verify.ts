@@ -29,9 +29,7 @@ const GOVERNING_TYPES: ReadonlySet<string> = new Set(['manifest', 'function', 'p
 
 /** Whether a span governs the system, so that only a root key may have signed it. */
 export function isGoverning(span: Span): boolean {
-  return (
-    span.tenant_id === SYSTEM_ID && span.owner_id === SYSTEM_ID && GOVERNING_TYPES.has(span.entity_type as string)
-  );
+  return span.tenant_id === SYSTEM_ID && span.owner_id === SYSTEM_ID && GOVERNING_TYPES.has(span.entity_type as string);
 }
 
 /** Every check of a single row, in order. An empty list means that the row proves itself. */
@@ -48,7 +46,9 @@ export function checkHash(span: StoredSpan): Problem | null {
     if (error instanceof LogLineError) return problem(span, 'hash', `has no canonical form: ${error.message}`);
     throw error;
   }
-  return actual === span.curr_hash ? null : problem(span, 'hash', `content hashes to ${actual}, row says ${span.curr_hash}`);
+  return actual === span.curr_hash
+    ? null
+    : problem(span, 'hash', `content hashes to ${actual}, row says ${span.curr_hash}`);
 }
 
 /** The signature is the key's, over the hash that the row says. */
@@ -64,17 +64,23 @@ export function checkSignature(span: StoredSpan, scheme: Ed25519): Problem | nul
 /** The key is one we trust for this kind of row. */
 export function checkKey(span: StoredSpan, keys: TrustedKeys): Problem | null {
   if (keys.root.has(span.public_key)) return null;
-  if (isGoverning(span)) return problem(span, 'key', `${span.entity_type} of the system signed by ${span.public_key}, no root key`);
+  if (isGoverning(span))
+    return problem(span, 'key', `${span.entity_type} of the system signed by ${span.public_key}, no root key`);
   if (keys.runtime.has(span.public_key)) return null;
   return problem(span, 'key', `signed by ${span.public_key}, a key nobody trusts`);
 }
 
 /** A version follows the one before it: dense, linked by hash, same tenant, owner and type. */
 export function checkChain(span: StoredSpan, before: StoredSpan | undefined): Problem | null {
-  if (span.seq === 0) return span.prev_hash == null ? null : problem(span, 'chain', 'the first version has a prev_hash');
+  if (span.seq === 0)
+    return span.prev_hash == null ? null : problem(span, 'chain', 'the first version has a prev_hash');
   if (before === undefined || before.id !== span.id || before.seq !== span.seq - 1) return null; // reported as missing
   if (span.prev_hash !== before.curr_hash) {
-    return problem(span, 'chain', `prev_hash ${span.prev_hash} is not the hash of version ${before.seq}, ${before.curr_hash}`);
+    return problem(
+      span,
+      'chain',
+      `prev_hash ${span.prev_hash} is not the hash of version ${before.seq}, ${before.curr_hash}`,
+    );
   }
   for (const column of ['tenant_id', 'owner_id', 'entity_type'] as const) {
     if (span[column] !== before[column]) return problem(span, 'chain', `${column} differs from version ${before.seq}`);

@@ -1,50 +1,50 @@
 import { GovernanceError } from '../errors.ts';
-import { type Identity, readLatestVersions } from '../ledger/index.ts';
+import { type Identity, readDigestedVersions } from '../ledger/index.ts';
 import type { StoredSpan } from '../span/index.ts';
 import { MANIFEST_ID, type Manifest, parseManifest, requireAllowed } from './manifest.ts';
 import type { Stage0 } from './stage0.ts';
 
 export type Kernel = StoredSpan & { code: string };
 
+/** A kernel that may boot, the manifest that says so, and the digests by which the ledger recognises both rows. */
+export interface Admission {
+  manifest: Manifest;
+  kernel: Kernel;
+  digests: Map<string, string>;
+}
+
 /**
- * Steps 2 to 5 of a boot, and of a nested invoke: manifest, allowed, fetch, verify. Both rows are read anew each time,
- * in one round trip, so a revocation holds from the next boot on; each must prove itself before anything runs.
+ * Steps 2 to 5 of a boot, and of a nested invoke: manifest, allowed, fetch, verify. Both rows are read, in one round
+ * trip, and each must prove itself.
  *
  * @throws {GovernanceError} the manifest does not let this kernel boot.
  * @throws {IntegrityError} the manifest or the kernel does not prove itself.
  */
-export async function admit(
-  stage0: Stage0,
-  identity: Identity,
-  kernelId: string,
-): Promise<{ manifest: Manifest; kernel: Kernel }> {
-  const rows = await readLatestVersions(stage0.database, identity, [MANIFEST_ID, kernelId]);
-  const manifest = await requireManifest(stage0, rows, identity);
-  requireAllowed(manifest, kernelId, rows);
-  const kernel = requireActiveKernel(rows, kernelId);
+export async function admit(stage0: Stage0, identity: Identity, kernelId: string): Promise<Admission> {
+  const rows = await readDigestedVersions(stage0.database, identity, [MANIFEST_ID, kernelId]);
+  const manifest = await requireManifest(stage0, rows.get(MANIFEST_ID)?.span, identity);
+  requireAllowed(manifest, kernelId, rows.has(kernelId));
+  const kernel = requireActiveKernel(rows.get(kernelId)?.span, kernelId);
   await stage0.verifier.prove(kernel, stage0.database, identity);
-  return { manifest, kernel };
+  return { manifest, kernel, digests: new Map([...rows].map(([id, { digest }]) => [id, digest])) };
 }
 
 /** Step 2, manifest: the latest version of the fixed id, signed by a root key. */
-async function requireManifest(
-  stage0: Stage0,
-  rows: Map<string, StoredSpan>,
-  identity: Identity,
-): Promise<Manifest> {
-  const span = rows.get(MANIFEST_ID);
+async function requireManifest(stage0: Stage0, span: StoredSpan | undefined, identity: Identity): Promise<Manifest> {
   if (span === undefined) throw new GovernanceError('MANIFEST_MISSING', 'the ledger has no manifest; seed it first');
   await stage0.verifier.prove(span, stage0.database, identity);
   return parseManifest(span);
 }
 
 /** Step 4, fetch: the newest version must be an active function with code. An older one never stands in for it. */
-function requireActiveKernel(rows: Map<string, StoredSpan>, kernelId: string): Kernel {
-  const kernel = rows.get(kernelId);
+function requireActiveKernel(kernel: StoredSpan | undefined, kernelId: string): Kernel {
   if (kernel === undefined) throw new GovernanceError('KERNEL_NOT_FOUND', `no span ${kernelId} is visible`);
   const isActive = kernel.status === 'active' && kernel.is_deleted !== true;
   if (kernel.entity_type !== 'function' || !isActive || typeof kernel.code !== 'string') {
-    throw new GovernanceError('KERNEL_NOT_ACTIVE', `span ${kernelId} version ${kernel.seq} is not an active function with code`);
+    throw new GovernanceError(
+      'KERNEL_NOT_ACTIVE',
+      `span ${kernelId} version ${kernel.seq} is not an active function with code`,
+    );
   }
   return kernel as Kernel;
 }

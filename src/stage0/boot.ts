@@ -1,12 +1,21 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { ConflictError, InputError, IntegrityError } from '../errors.ts';
 import type { SandboxResult } from '../kernel/index.ts';
-import { appendSpans, type Identity, readLatestVersions, type SpanDraft } from '../ledger/index.ts';
+import {
+  appendBootEvent,
+  appendSpans,
+  type BootConditions,
+  type BootEventOutcome,
+  type Identity,
+  readLatestVersions,
+  type SpanDraft,
+  sealDraft,
+} from '../ledger/index.ts';
 import { canonicalJson, type Json, type StoredSpan } from '../span/index.ts';
-import { admit } from './admit.ts';
+import { type Admission, admit } from './admit.ts';
 import { derivedId, executionIdOf } from './identifiers.ts';
 import type { Manifest } from './manifest.ts';
-import { reserveQuota } from './quota.ts';
+import { meter, refuseOverQuota, release } from './quota.ts';
 import type { BootRequest } from './request.ts';
 import { runKernel } from './run-kernel.ts';
 import { type Announced, appendContext, type Stage0 } from './stage0.ts';
@@ -31,6 +40,9 @@ const KERNEL_MARGIN_MS = 5_000;
 /** After its deadline a boot may need this long to append its execution, before the reaper takes it for lost. */
 const LOST_GRACE_MS = 5_000;
 
+/** Boots of one caller that find governance changed under them, before they give up. */
+const STALE_ADMISSIONS_MAX = 5;
+
 /**
  * Run a kernel for a caller: the whole of Stage-0, top to bottom. A refusal throws and leaves neither boot_event nor
  * execution; once the boot_event is there, so is exactly one execution, and an answer.
@@ -40,18 +52,59 @@ const LOST_GRACE_MS = 5_000;
  */
 export async function boot(stage0: Stage0, request: BootRequest, endOfTime?: Date): Promise<BootAnswer> {
   const traceId = request.trace_id ?? randomBytes(16).toString('hex');
-  const { manifest, kernel } = await admit(stage0, request.identity, request.boot_function_id);
-  const reservation = await reserveQuota(stage0, manifest, request, traceId);
+  for (let stale = 0; stale < STALE_ADMISSIONS_MAX; stale++) {
+    const admission = await admitted(stage0, request);
+    const metered = await meter(stage0, admission.manifest, request);
+    const announced = announce(stage0, request, admission.manifest, traceId, endOfTime);
+    const outcome = await announceInLedger(stage0, request, admission, metered, announced);
+    switch (outcome) {
+      case 'appended':
+        return runAndRecord(stage0, request, admission, metered, announced);
+      case 'taken':
+        return answerOfEarlierBoot(stage0, request, announced);
+      case 'quota':
+        return refuseOverQuota(stage0, admission.manifest, request, metered as NonNullable<typeof metered>, traceId);
+      case 'stale':
+        stage0.admissions.delete(request.boot_function_id);
+    }
+  }
+  throw new ConflictError(
+    'GOVERNANCE_CHANGING',
+    'manifest or kernel change faster than they can be verified; try again',
+  );
+}
+
+/**
+ * Steps 2 to 5: manifest, allowed, fetch, verify; or what an earlier boot found, which the next statement lets the
+ * ledger confirm. Remembered by the rows' digests, never by an id alone.
+ */
+async function admitted(stage0: Stage0, { identity, boot_function_id }: BootRequest): Promise<Admission> {
+  const remembered = stage0.admissions.get(boot_function_id);
+  if (remembered !== undefined) return remembered;
+  const admission = await admit(stage0, identity, boot_function_id);
+  stage0.admissions.set(boot_function_id, admission);
+  return admission;
+}
+
+/** Step 8 and 9. A boot that took an execution of the day and ran no function gives it back. */
+async function runAndRecord(
+  stage0: Stage0,
+  request: BootRequest,
+  { manifest, kernel }: Admission,
+  metered: BootConditions['metered'],
+  announced: Announced,
+): Promise<BootAnswer> {
   let functionRuns = 0;
+  const onFunctionRun = () => {
+    functionRuns++;
+  };
   try {
-    const announced = announce(stage0, request, manifest, traceId, endOfTime);
-    const earlierAnswer = await appendBootEvent(stage0, request, manifest, kernel, announced);
-    if (earlierAnswer !== null) return earlierAnswer;
-    const result = await runKernel(stage0, { ...request, manifest, kernel, announced, onFunctionRun: () => functionRuns++ });
+    const result = await runKernel(stage0, { ...request, manifest, kernel, announced, onFunctionRun });
     return await appendExecution(stage0, request.identity, manifest, kernel, announced, result);
   } finally {
-    // A reservation under which no function ran is the tenant's again.
-    if (functionRuns === 0) await reservation?.release().catch((error) => stage0.log({ level: 'warn', error: error.code }));
+    if (functionRuns === 0) {
+      await release(stage0, request, metered).catch((error) => stage0.log({ level: 'warn', error: String(error) }));
+    }
   }
 }
 
@@ -79,19 +132,16 @@ function announce(
 }
 
 /**
- * Step 7, append boot_event: committed before any code runs. Its id follows from an idempotency key, so a repeated key
- * meets the first boot's row instead of running again.
- *
- * @returns the first boot's answer when the key was used before, otherwise null.
+ * Steps 6 and 7, quota and boot_event: one statement, committed before any code runs. The id follows from an
+ * idempotency key, so a repeated key finds its place taken instead of running again.
  */
-async function appendBootEvent(
+async function announceInLedger(
   stage0: Stage0,
   request: BootRequest,
-  manifest: Manifest,
-  kernel: StoredSpan,
-  announced: Announced,
-): Promise<BootAnswer | null> {
-  const { bootEventId, executionId, startedAt, deadline, traceId } = announced;
+  { manifest, kernel, digests }: Admission,
+  metered: BootConditions['metered'],
+  { bootEventId, executionId, startedAt, deadline, traceId }: Announced,
+): Promise<BootEventOutcome | 'taken'> {
   const draft: SpanDraft = {
     id: bootEventId,
     seq: 0,
@@ -110,13 +160,12 @@ async function appendBootEvent(
     trace_id: traceId,
     metadata: proofOf(kernel, manifest),
   };
+  const { identity } = request;
+  const bootEvent = sealDraft(draft, appendContext(stage0, identity));
   try {
-    await appendSpans(stage0.database, [draft], appendContext(stage0, request.identity));
-    return null;
+    return await appendBootEvent(stage0.database, identity, bootEvent, { digests, metered });
   } catch (error) {
-    if (error instanceof ConflictError && request.idempotency_key !== undefined) {
-      return answerOfEarlierBoot(stage0, request, announced);
-    }
+    if (error instanceof ConflictError && request.idempotency_key !== undefined) return 'taken';
     throw error;
   }
 }

@@ -75,13 +75,13 @@ function readContent(fields: Fields): ManifestContent {
 }
 
 /** Step 3, allowed: the manifest decides what may boot, whatever else the ledger holds. */
-export function requireAllowed(manifest: Manifest, kernelId: string, rows: Map<string, StoredSpan>): void {
+export function requireAllowed(manifest: Manifest, kernelId: string, isThere: boolean): void {
   if (manifest.allowedBootIds.includes(kernelId)) return;
   const by = `manifest version ${manifest.seq}`;
   if ([...manifest.kernels.values()].includes(kernelId)) {
     throw new GovernanceError('KERNEL_REVOKED', `${by} names kernel ${kernelId} and does not allow it to boot`);
   }
-  if (!rows.has(kernelId)) throw new GovernanceError('KERNEL_NOT_FOUND', `${by} knows no kernel ${kernelId}`);
+  if (!isThere) throw new GovernanceError('KERNEL_NOT_FOUND', `${by} knows no kernel ${kernelId}`);
   throw new GovernanceError('KERNEL_NOT_ALLOWED', `${by} does not allow ${kernelId} to boot`);
 }
 

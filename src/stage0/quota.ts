@@ -1,47 +1,59 @@
 import { hexToBytes } from '@noble/hashes/utils.js';
 import { GovernanceError } from '../errors.ts';
-import { appendSpans, readLatestVersions, releaseExecution, reserveExecution } from '../ledger/index.ts';
-import { isUuid } from '../span/index.ts';
-import { appendContext, type Stage0 } from './stage0.ts';
+import {
+  appendSpans,
+  type BootConditions,
+  readLatestVersions,
+  releaseExecution,
+  reserveExecution,
+} from '../ledger/index.ts';
+import { isUuid, type Json } from '../span/index.ts';
 import { dailyLimitOf, type Manifest } from './manifest.ts';
 import type { BootRequest } from './request.ts';
+import { appendContext, type Stage0 } from './stage0.ts';
 
 type MeteredRequest = Pick<BootRequest, 'identity' | 'boot_function_id' | 'input'>;
-
-/** A taken execution of the tenant's day. Given back if no function ran under it. */
-export interface Reservation {
-  release(): Promise<void>;
-}
+type Metered = BootConditions['metered'];
 
 /** Higher than any day's count. */
 const NO_LIMIT = 2_000_000_000;
 
 /**
- * Step 6, quota: a boot that will run a function takes one execution of the tenant's day, before anything runs. The
- * counter is a row that is updated where it is below the limit, so parallel boots cannot both take the last one.
+ * What a boot takes of the tenant's day: one function execution if the manifest meters the kernel, otherwise nothing.
+ * The counter is a row that is updated where it is below the limit, so parallel boots cannot both take the last one.
  *
- * @throws {GovernanceError} `QUOTA_EXCEEDED`, recorded as a `policy_violation`; `OVERRIDE_INVALID`.
+ * @throws {GovernanceError} `OVERRIDE_INVALID`: `input.force` is there and is not what passes the limit.
  */
-export async function reserveQuota(
+export async function meter(stage0: Stage0, manifest: Manifest, request: MeteredRequest): Promise<Metered> {
+  if (!manifest.throttle.meteredBootIds.includes(request.boot_function_id)) return null;
+  const limit = (await isForced(stage0, manifest, request))
+    ? NO_LIMIT
+    : dailyLimitOf(manifest, request.identity.tenantId);
+  return { day: stage0.now().toISOString().slice(0, 10), limit };
+}
+
+/** Step 6 for a nested invoke, which has no boot_event to take its execution with. False when none is left. */
+export async function reserve(stage0: Stage0, request: MeteredRequest, metered: Metered): Promise<boolean> {
+  return metered === null || reserveExecution(stage0.database, request.identity.tenantId, metered.day, metered.limit);
+}
+
+/** Give back what was taken: no function ran. */
+export async function release(stage0: Stage0, request: MeteredRequest, metered: Metered): Promise<void> {
+  if (metered !== null) await releaseExecution(stage0.database, request.identity.tenantId, metered.day);
+}
+
+/** The tenant's day is used up: say so in the ledger, and to the caller. */
+export async function refuseOverQuota(
   stage0: Stage0,
   manifest: Manifest,
   request: MeteredRequest,
+  metered: NonNullable<Metered>,
   traceId: string,
-): Promise<Reservation | null> {
-  const { database, now } = stage0;
+): Promise<never> {
   const { identity, boot_function_id, input } = request;
-  if (!manifest.throttle.meteredBootIds.includes(boot_function_id)) return null;
-
-  const forced = await isForced(stage0, manifest, request);
-  const limit = forced ? NO_LIMIT : dailyLimitOf(manifest, identity.tenantId);
-  const day = now().toISOString().slice(0, 10);
-  if (await reserveExecution(database, identity.tenantId, day, limit)) {
-    return { release: () => releaseExecution(database, identity.tenantId, day) };
-  }
-
-  const message = `tenant ${identity.tenantId} has used its ${limit} function executions of ${day} (UTC)`;
+  const message = `tenant ${identity.tenantId} has used its ${metered.limit} function executions of ${metered.day} (UTC)`;
   await appendSpans(
-    database,
+    stage0.database,
     [
       {
         entity_type: 'policy_violation',
@@ -50,10 +62,10 @@ export async function reserveQuota(
         this: `function:${boot_function_id}`,
         status: 'refused',
         related_to: [boot_function_id],
-        input: input as never,
+        input: input as Json,
         error: { code: 'QUOTA_EXCEEDED', message },
         metric_name: 'per_tenant_daily_exec_limit',
-        metric_value: limit,
+        metric_value: metered.limit,
         trace_id: traceId,
         metadata: { manifest_hash: manifest.hash },
       },
@@ -77,10 +89,13 @@ async function isForced({ database, scheme }: Stage0, manifest: Manifest, reques
     manifest.overridePublicKey !== null &&
     /^[0-9a-f]{128}$/.test(signature) &&
     scheme.verify(hexToBytes(signature), hexToBytes(span.curr_hash), hexToBytes(manifest.overridePublicKey));
-  if (!isValid) {
-    throw new GovernanceError('OVERRIDE_INVALID', 'input.force.signature is not the override key\'s over this function', {
-      field: 'input.force.signature',
-    });
-  }
-  return true;
+  if (isValid) return true;
+  const field = 'input.force.signature';
+  throw new GovernanceError(
+    'OVERRIDE_INVALID',
+    `${field} is not the override key's signature over this function's hash`,
+    {
+      field,
+    },
+  );
 }

@@ -1,6 +1,7 @@
 import type { Sandbox } from '../kernel/index.ts';
 import type { AppendContext, Database, Identity } from '../ledger/index.ts';
 import type { Ed25519, Signer } from '../span/index.ts';
+import type { Admission } from './admit.ts';
 import type { GovernanceVerifier } from './verify-kernel.ts';
 
 /** What Stage-0 is made of. Built once by a composition root (`lambda/`, `local/`) and never changed. */
@@ -10,6 +11,8 @@ export interface Stage0 {
   signer: Signer;
   scheme: Ed25519;
   verifier: GovernanceVerifier;
+  /** Admissions proved by earlier boots. Each is confirmed by the ledger before it counts again. */
+  admissions: Map<string, Admission>;
   /** 32 bytes; each tenant's key for `ctx.crypto.encrypt` is derived from it. */
   tenantMasterKey: Uint8Array;
   now: () => Date;

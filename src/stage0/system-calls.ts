@@ -14,7 +14,7 @@ import {
 import { blake3Hex, canonicalJson, checkHash, checkSignature, isUuid, type StoredSpan } from '../span/index.ts';
 import { admit, type Kernel } from './admit.ts';
 import type { Manifest } from './manifest.ts';
-import { reserveQuota } from './quota.ts';
+import { meter, refuseOverQuota, release, reserve } from './quota.ts';
 import type { runKernel } from './run-kernel.ts';
 import { type Announced, appendContext, type Stage0 } from './stage0.ts';
 import { decryptForTenant, encryptForTenant } from './tenant-crypto.ts';
@@ -70,8 +70,10 @@ export class SystemCalls {
     'crypto.blake3': async ([text]) => blake3Hex(requireText(text)),
     'crypto.hex': async ([text]) => Buffer.from(requireText(text)).toString('hex'),
     'crypto.canonicalize': async ([value]) => canonicalJson(value ?? null),
-    'crypto.encrypt': async ([text]) => encryptForTenant(this.#stage0.tenantMasterKey, this.#run.identity.tenantId, requireText(text)),
-    'crypto.decrypt': async ([text]) => decryptForTenant(this.#stage0.tenantMasterKey, this.#run.identity.tenantId, requireText(text)),
+    'crypto.encrypt': async ([text]) =>
+      encryptForTenant(this.#stage0.tenantMasterKey, this.#run.identity.tenantId, requireText(text)),
+    'crypto.decrypt': async ([text]) =>
+      decryptForTenant(this.#stage0.tenantMasterKey, this.#run.identity.tenantId, requireText(text)),
     log: async ([level, message, data]) => this.#log(level, message, data),
   };
 
@@ -202,19 +204,32 @@ export class SystemCalls {
 
   /** Another kernel, within this boot: the same checks, the same identity, no boot_event of its own. */
   async #invoke(kernelId: unknown, input: unknown): Promise<unknown> {
-    if (!isUuid(kernelId)) throw new InputError('TYPE_MISMATCH', 'invoke: expected the id of a kernel', { field: 'kernelId' });
-    if (this.depth + 1 === DEPTH_MAX) throw new KernelError('INVOKE_TOO_DEEP', `kernels nest ${DEPTH_MAX} deep at most`);
+    if (!isUuid(kernelId))
+      throw new InputError('TYPE_MISMATCH', 'invoke: expected the id of a kernel', { field: 'kernelId' });
+    if (this.depth + 1 === DEPTH_MAX)
+      throw new KernelError('INVOKE_TOO_DEEP', `kernels nest ${DEPTH_MAX} deep at most`);
     const { identity, announced } = this.#run;
     const { manifest, kernel } = await admit(this.#stage0, identity, kernelId);
     const request = { identity, boot_function_id: kernelId, input };
-    const reservation = await reserveQuota(this.#stage0, manifest, request, announced.traceId);
+    const metered = await meter(this.#stage0, manifest, request);
+    if (metered !== null && !(await reserve(this.#stage0, request, metered))) {
+      return refuseOverQuota(this.#stage0, manifest, request, metered, announced.traceId);
+    }
     let functionRuns = 0;
     const onFunctionRun = () => {
       functionRuns++;
       this.#run.onFunctionRun();
     };
-    const result = await this.#runNested(this.#stage0, { identity, input, manifest, kernel, announced, onFunctionRun, outer: this });
-    if (functionRuns === 0) await reservation?.release();
+    const result = await this.#runNested(this.#stage0, {
+      identity,
+      input,
+      manifest,
+      kernel,
+      announced,
+      onFunctionRun,
+      outer: this,
+    });
+    if (functionRuns === 0) await release(this.#stage0, request, metered);
     if (!result.ok) throw new KernelError(result.error.code, result.error.message);
     return result.output;
   }

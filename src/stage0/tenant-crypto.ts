@@ -22,7 +22,9 @@ export function decryptForTenant(masterKey: Uint8Array, tenantId: string, encryp
   const bytes = Buffer.from(encrypted, 'base64');
   try {
     const nonce = bytes.subarray(0, NONCE_BYTES);
-    const decipher = createDecipheriv('aes-256-gcm', tenantKey(masterKey, tenantId), nonce, { authTagLength: TAG_BYTES });
+    const decipher = createDecipheriv('aes-256-gcm', tenantKey(masterKey, tenantId), nonce, {
+      authTagLength: TAG_BYTES,
+    });
     decipher.setAAD(Buffer.from(tenantId));
     decipher.setAuthTag(bytes.subarray(-TAG_BYTES));
     return decipher.update(bytes.subarray(NONCE_BYTES, -TAG_BYTES), undefined, 'utf8') + decipher.final('utf8');

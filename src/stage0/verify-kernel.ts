@@ -48,7 +48,10 @@ export class GovernanceVerifier {
   async #proveChain(span: StoredSpan, database: Database, identity: Identity): Promise<void> {
     const versions = (await readVersions(database, identity, span.id)).filter(({ seq }) => seq <= span.seq);
     if (versions.length !== span.seq + 1) {
-      throw new IntegrityError('CHAIN_BROKEN', `span ${span.id} has ${versions.length} of its ${span.seq + 1} versions`);
+      throw new IntegrityError(
+        'CHAIN_BROKEN',
+        `span ${span.id} has ${versions.length} of its ${span.seq + 1} versions`,
+      );
     }
     let before: StoredSpan | undefined;
     for (const version of versions) {
@@ -63,5 +66,8 @@ export class GovernanceVerifier {
 
 function refuse(span: StoredSpan, problem: Problem | null): void {
   if (problem === null) return;
-  throw new IntegrityError(CODES[problem.class], `${span.entity_type} ${problem.id} version ${problem.seq}: ${problem.detail}`);
+  throw new IntegrityError(
+    CODES[problem.class],
+    `${span.entity_type} ${problem.id} version ${problem.seq}: ${problem.detail}`,
+  );
 }

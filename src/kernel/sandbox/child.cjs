@@ -1,7 +1,7 @@
 'use strict';
 /**
  * The bootstrap inside a sandbox child: plain JavaScript (no type stripping under --jitless), self-contained, only
- * `node:fs` and `node:vm`. It hardens itself, then serves one run after the other, each in a fresh context.
+ * built-ins of Node. It hardens itself, then serves one run after the other, each in a fresh context.
  *
  * There is no event loop: frames come in on descriptor 0 and leave on descriptor 1 with blocking calls, strictly in
  * turns. A frame is four bytes of length (little endian) and UTF-8 text. Only strings cross into a context, and this

@@ -182,7 +182,8 @@ class Pool {
     this.#keepOne = true;
     this.#dispatch();
     const [child] = this.#children;
-    await child?.ready;
+    if (child === undefined) throw new UpstreamError('SANDBOX_UNAVAILABLE', 'sandbox: no child could be started');
+    await child.ready;
   }
 
   reap(idleBefore: number): void {
@@ -249,7 +250,13 @@ class Pool {
   }
 
   #start(): void {
-    const child = this.#host.start();
+    let child: SandboxChild;
+    try {
+      child = this.#host.start();
+    } catch (cause) {
+      this.#waiting.shift()?.reject(new UpstreamError('SANDBOX_UNAVAILABLE', 'sandbox: no child started', { cause }));
+      return;
+    }
     this.#children.add(child);
     child.ready.then(
       () => this.#dispatch(),

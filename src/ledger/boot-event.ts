@@ -1,0 +1,34 @@
+import type { SealedSpan } from '../span/index.ts';
+import type { Database, Identity } from './database.ts';
+
+/** What a boot_event depends on: rows that must still be the newest, and the tenant's day if the kernel is metered. */
+export interface BootConditions {
+  /** Digests of the rows (see `readDigestedVersions`), by span id. */
+  digests: Map<string, string>;
+  metered: { day: string; limit: number } | null;
+}
+
+/** `stale`: a row is no longer what it was. `quota`: the tenant's day is used up. Neither writes anything. */
+export type BootEventOutcome = 'appended' | 'stale' | 'quota';
+
+/** Append a boot_event if its conditions hold, in one statement: no moment lies between the check and the append. */
+export async function appendBootEvent(
+  database: Database,
+  identity: Identity,
+  bootEvent: SealedSpan,
+  { digests, metered }: BootConditions,
+): Promise<BootEventOutcome> {
+  const [row] = await database.query<{ outcome: BootEventOutcome }>({
+    text: 'select ledger.append_boot_event($1, $2, $3, $4, $5, $6, $7) as outcome',
+    values: [
+      identity.userId,
+      identity.tenantId,
+      JSON.stringify([bootEvent]),
+      [...digests.keys()],
+      [...digests.values()],
+      metered?.day ?? null,
+      metered?.limit ?? null,
+    ],
+  });
+  return row?.outcome ?? 'stale';
+}

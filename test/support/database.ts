@@ -1,0 +1,64 @@
+import pg from 'pg';
+import { inject } from 'vitest';
+import { Database, type DatabaseOptions, type LoginRole } from '../../src/ledger/index.ts';
+import { TEST_PASSWORD, withClient, withDatabase } from './postgres-server.ts';
+
+const LOGIN_ROLES: readonly LoginRole[] = ['loglineos_app', 'loglineos_seeder', 'loglineos_auditor'];
+
+/** A freshly migrated database of a test file's own. */
+export interface TestDatabase {
+  name: string;
+  adminUrl: string;
+  /** Connection URLs of the roles that log in. */
+  urls: Record<LoginRole, string>;
+  /** A pool with one role's login, closed together with the database. */
+  open(role: LoginRole | 'admin', options?: Partial<DatabaseOptions>): Database;
+  /** A bare connection of one role, closed together with the database. */
+  connect(role: LoginRole | 'admin'): Promise<pg.Client>;
+  /** Closes what was opened, then drops the database. */
+  close(): Promise<void>;
+}
+
+let cloned = 0;
+
+/** Clone the run's migrated template. Takes about a tenth of a second. */
+export async function createTestDatabase(): Promise<TestDatabase> {
+  const templateUrl = inject('templateUrl');
+  const name = `${inject('databasePrefix')}_${process.pid}_${++cloned}`;
+  const template = new URL(templateUrl).pathname.slice(1);
+  const serverUrl = withDatabase(templateUrl, 'postgres');
+  await withClient(serverUrl, (client) => client.query(`create database ${name} template ${template}`));
+
+  const adminUrl = withDatabase(templateUrl, name);
+  const urls = Object.fromEntries(LOGIN_ROLES.map((role) => [role, withLogin(adminUrl, role)])) as TestDatabase['urls'];
+  const urlOf = (role: LoginRole | 'admin') => (role === 'admin' ? adminUrl : urls[role]);
+  const opened: { end(): Promise<void> }[] = [];
+  return {
+    name,
+    adminUrl,
+    urls,
+    open(role, options = {}) {
+      const database = new Database({ url: urlOf(role), applicationName: 'test', connectionsMax: 4, ...options });
+      opened.push({ end: () => database.close() });
+      return database;
+    },
+    async connect(role) {
+      const client = new pg.Client(urlOf(role));
+      client.on('error', () => {});
+      await client.connect();
+      opened.push(client);
+      return client;
+    },
+    async close() {
+      await Promise.all(opened.map((connection) => connection.end()));
+      await withClient(serverUrl, (client) => client.query(`drop database if exists ${name} with (force)`));
+    },
+  };
+}
+
+function withLogin(url: string, role: LoginRole): string {
+  const login = new URL(url);
+  login.username = role;
+  login.password = TEST_PASSWORD;
+  return login.href;
+}

@@ -1,0 +1,21 @@
+import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
+import { createSigner, type Signer, type TrustedKeys } from '../../src/span/index.ts';
+
+/** Fixed keys, so that a failing test fails the same way again. */
+export const SECRET_KEYS = {
+  root: new Uint8Array(32).fill(1),
+  runtime: new Uint8Array(32).fill(2),
+  stranger: new Uint8Array(32).fill(3),
+};
+
+/** Signs what governs. */
+export const rootSigner: Signer = createSigner(nodeEd25519, SECRET_KEYS.root);
+/** Signs what happened. */
+export const runtimeSigner: Signer = createSigner(nodeEd25519, SECRET_KEYS.runtime);
+/** A key that nobody trusts. */
+export const strangerSigner: Signer = createSigner(nodeEd25519, SECRET_KEYS.stranger);
+
+export const trustedKeys: TrustedKeys = {
+  root: new Set([rootSigner.publicKey]),
+  runtime: new Set([runtimeSigner.publicKey]),
+};

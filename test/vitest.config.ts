@@ -1,0 +1,19 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  root: new URL('..', import.meta.url).pathname,
+  // Vite's own cache has no business at the root.
+  cacheDir: 'node_modules/.vite',
+  test: {
+    include: ['test/**/*.test.ts'],
+    globalSetup: ['test/support/postgres-server.ts'],
+    pool: 'forks',
+    // Node itself loads the modules, as in production: the code uses import.meta.resolve and starts processes of .ts files.
+    experimental: { viteModuleRunner: false },
+    // Two processes beside one Postgres: more of them only wait for each other on a small machine.
+    maxWorkers: 2,
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    teardownTimeout: 30_000,
+  },
+});
