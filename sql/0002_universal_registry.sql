@@ -84,19 +84,9 @@ create table ledger.universal_registry (
   -- open
   metadata        jsonb,
 
-  -- Two writers racing for one seq: this key lets one win.
-  constraint universal_registry_pkey primary key (id, seq),
-  constraint seq_not_negative check (seq >= 0),
-  constraint first_version_has_no_prev_hash check ((seq = 0) = (prev_hash is null)),
-  constraint visibility_known check (visibility in ('private', 'tenant', 'public')),
-  constraint sentence_complete check (entity_type <> '' and who <> '' and owner_id <> '' and tenant_id <> ''),
-  -- Lower-case hex of the right size. decode/encode, because a regular expression costs more than the insert itself.
-  constraint curr_hash_is_blake3_hex
-    check (octet_length(curr_hash) = 64 and encode(decode(curr_hash, 'hex'), 'hex') = curr_hash),
-  constraint signature_is_ed25519_hex
-    check (octet_length(signature) = 128 and encode(decode(signature, 'hex'), 'hex') = signature),
-  constraint public_key_is_ed25519_hex
-    check (octet_length(public_key) = 64 and encode(decode(public_key, 'hex'), 'hex') = public_key)
+  -- Two writers racing for one seq: this key lets one win. What else a row must be is in 0004_versions.sql: a check
+  -- constraint is parsed anew for every statement, and five of them cost a single append a third of its time.
+  constraint universal_registry_pkey primary key (id, seq)
 );
 
 alter table ledger.universal_registry owner to loglineos_owner;

@@ -10,7 +10,7 @@ language sql stable parallel safe as $$ select nullif(current_setting('app.tenan
 alter function ledger.session_user_id() owner to loglineos_owner;
 alter function ledger.session_tenant_id() owner to loglineos_owner;
 
--- The scalar subqueries are evaluated once a statement, not once a row.
+-- The scalar subqueries are evaluated once a statement, not once a row: a read may pass over many rows.
 create policy read_visible on ledger.universal_registry for select using (
   (select ledger.session_user_id() is not null)
   and case visibility
@@ -20,11 +20,12 @@ create policy read_visible on ledger.universal_registry for select using (
   end
 );
 
+-- Without subqueries: an append is mostly one row, and each subquery would be set up for it.
 create policy append_own on ledger.universal_registry for insert with check (
-  owner_id = (select ledger.session_user_id())
-  and tenant_id = (select ledger.session_tenant_id())
-  and (visibility <> 'public' or (select pg_has_role(current_user, 'loglineos_publisher', 'usage')))
-  and tx_id = (select pg_current_xact_id()) -- the owner could name another one; the timeline's order would be forged
+  owner_id = ledger.session_user_id()
+  and tenant_id = ledger.session_tenant_id()
+  and (visibility <> 'public' or pg_has_role(current_user, 'loglineos_publisher', 'usage'))
+  and tx_id = pg_current_xact_id() -- the owner could name another one, and forge the timeline's order
 );
 
 -- An auditor reads everything, in the name of a declared identity. The guard's functions do too; inside a trigger they

@@ -31,11 +31,6 @@ alter function ledger.append(text, text, jsonb) owner to loglineos_owner;
 revoke execute on function ledger.append(text, text, jsonb) from public;
 grant execute on function ledger.append(text, text, jsonb) to loglineos_app;
 
--- row_digest: SHA-256 of a whole row as the database shows it, every column included. Equal digests, equal rows.
-create function ledger.row_digest(p_row ledger.universal_registry) returns text
-language sql stable as $$ select encode(sha256(convert_to(p_row::text, 'UTF8')), 'hex') $$;
-alter function ledger.row_digest(ledger.universal_registry) owner to loglineos_owner;
-
 -- latest_versions: the newest version of each named span that the identity may see, in one round trip.
 create function ledger.latest_versions(p_user_id text, p_tenant_id text, p_ids uuid[])
 returns setof ledger.universal_registry

@@ -58,16 +58,10 @@ export interface KernelContext {
   insertSpan(spans: Row[]): Promise<Row[]>;
   /** *Two calls.* Runs `fn` while the advisory lock is held; its appends commit together, and roll back if it throws. */
   lock<T>(key: string, fn: () => T | Promise<T>): Promise<T>;
-  /** *Call.* Takes queue work; what the host answers is described by the ledger. */
-  claim(args: Row): Promise<Row>;
-  /** *Call.* Closes claimed work. */
-  complete(args: Row): Promise<Row>;
   /** *Call.* Runs another kernel with the same checks as a boot; the depth is limited. */
   invoke(kernelId: string, input?: unknown): Promise<Row>;
   /** *Call.* Runs untrusted code of the tenant in a child of its own, never above the manifest's limits. */
   runSandboxed(run: UntrustedRun): Promise<Row>;
-  /** *Call.* The host holds the provider's secret, makes the request and answers. */
-  provider(providerId: string, request: unknown): Promise<Row>;
   /** *Calls*, each of them. `encrypt` and `decrypt` use the key of the tenant. */
   readonly crypto: {
     blake3(text: string): Promise<string>;
@@ -87,11 +81,8 @@ export const SYSTEM_CALLS: ReadonlySet<string> = new Set([
   'append',
   'lock',
   'unlock',
-  'claim',
-  'complete',
   'invoke',
   'runSandboxed',
-  'provider',
   'crypto.blake3',
   'crypto.hex',
   'crypto.canonicalize',

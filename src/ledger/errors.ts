@@ -1,4 +1,12 @@
-import { AccessError, ConflictError, InputError, IntegrityError, LogLineError, UpstreamError } from '../errors.ts';
+import {
+  AccessError,
+  ConflictError,
+  GovernanceError,
+  InputError,
+  IntegrityError,
+  LogLineError,
+  UpstreamError,
+} from '../errors.ts';
 
 interface PostgresError {
   code?: string;
@@ -25,6 +33,17 @@ export function wrapPostgresError(cause: unknown): LogLineError {
       return new ConflictError('CHAIN_BROKEN', error.message, { field: 'prev_hash', cause });
     case 'LL005':
       return new InputError('ORDER_IS_ASSIGNED', error.message, { field: 'tx_id', cause });
+    case 'LL006':
+      return new GovernanceError('QUOTA_EXCEEDED', error.message, { cause });
+    case 'LL007':
+      return new InputError('PROOF_MALFORMED', error.message, { cause });
+    case 'LL008':
+      return new InputError('CONSTRAINT_VIOLATED', error.message, { ...fieldOf(error.column), cause });
+    case '3F000':
+    case '42P01':
+      return new UpstreamError('SCHEMA_MISSING', 'this database has no ledger, or an older one; migrate it first', {
+        cause,
+      });
     case '23505':
       return new ConflictError('SEQ_TAKEN', 'another writer appended this version of the span first', {
         field: 'seq',
@@ -32,8 +51,6 @@ export function wrapPostgresError(cause: unknown): LogLineError {
       });
     case '23502':
       return new InputError('FIELD_MISSING', `${error.column} may not be null`, { ...fieldOf(error.column), cause });
-    case '23514':
-      return new InputError('CONSTRAINT_VIOLATED', `the span violates ${error.constraint}`, { cause });
     case '42501':
       return new AccessError('NOT_PERMITTED', 'row level security or a missing grant refuses this', { cause });
     case '57014':

@@ -19,10 +19,9 @@ export { grantLogins, type LoginRole } from './logins.ts';
 export { readLostBoots } from './lost-boots.ts';
 export { loadMigrations, type Migration, type MigrationResult, migrate } from './migrate.ts';
 export {
-  type DigestedSpan,
   latestVersionsStatement,
-  readDigestedVersions,
   readLatestVersions,
+  readPlacedVersions,
   readVersions,
 } from './read.ts';
 export { rebuildDerived } from './rebuild.ts';

@@ -20,28 +20,37 @@ export async function readLatestVersions(
   return new Map(rows.map(toSpan).map((span) => [span.id, span]));
 }
 
-/** A newest version, with the digest of the whole row as the database shows it. */
-export interface DigestedSpan {
+/** A newest version, and where its row lies: which changes with every update, so that an altered row is another one. */
+export interface PlacedSpan {
   span: StoredSpan;
-  digest: string;
+  rowVersion: string;
 }
 
-/** The same, each with its row's digest, by which {@link appendBootEvent} recognises it later. */
-export async function readDigestedVersions(
+/** The same, each with its row's place, by which `appendBootEvent` recognises it later. */
+export async function readPlacedVersions(
   database: Database,
   identity: Identity,
   ids: string[],
-): Promise<Map<string, DigestedSpan>> {
-  const rows = await database.query<Row>({
-    text: 'select r.*, ledger.row_digest(r) from ledger.latest_versions($1, $2, $3) r',
-    values: [identity.userId, identity.tenantId, ids],
-    types: spanTypes,
-  });
-  return new Map(
-    rows.map(({ row_digest, ...row }) => {
-      const span = toSpan(row);
-      return [span.id, { span, digest: row_digest as string }];
-    }),
+): Promise<Map<string, PlacedSpan>> {
+  return database.transaction(
+    identity,
+    async (query) => {
+      const rows = await query<Row>({
+        text: `select distinct on (r.id) r.*, r.ctid::text || ' ' || r.xmin::text as row_version
+                 from ledger.universal_registry r
+                where r.id = any ($1)
+                order by r.id, r.seq desc`,
+        values: [ids],
+        types: spanTypes,
+      });
+      return new Map(
+        rows.map(({ row_version, ...row }) => {
+          const span = toSpan(row);
+          return [span.id, { span, rowVersion: row_version as string }];
+        }),
+      );
+    },
+    { readOnly: true },
   );
 }
 

@@ -1,16 +1,16 @@
 import { GovernanceError } from '../errors.ts';
-import { type Identity, readDigestedVersions } from '../ledger/index.ts';
+import { type Identity, readPlacedVersions } from '../ledger/index.ts';
 import type { StoredSpan } from '../span/index.ts';
 import { MANIFEST_ID, type Manifest, parseManifest, requireAllowed } from './manifest.ts';
 import type { Stage0 } from './stage0.ts';
 
 export type Kernel = StoredSpan & { code: string };
 
-/** A kernel that may boot, the manifest that says so, and the digests by which the ledger recognises both rows. */
+/** A kernel that may boot, the manifest that says so, and where the rows of both lie. */
 export interface Admission {
   manifest: Manifest;
   kernel: Kernel;
-  digests: Map<string, string>;
+  rowVersions: Map<string, string>;
 }
 
 /**
@@ -21,12 +21,12 @@ export interface Admission {
  * @throws {IntegrityError} the manifest or the kernel does not prove itself.
  */
 export async function admit(stage0: Stage0, identity: Identity, kernelId: string): Promise<Admission> {
-  const rows = await readDigestedVersions(stage0.database, identity, [MANIFEST_ID, kernelId]);
+  const rows = await readPlacedVersions(stage0.database, identity, [MANIFEST_ID, kernelId]);
   const manifest = await requireManifest(stage0, rows.get(MANIFEST_ID)?.span, identity);
   requireAllowed(manifest, kernelId, rows.has(kernelId));
   const kernel = requireActiveKernel(rows.get(kernelId)?.span, kernelId);
   await stage0.verifier.prove(kernel, stage0.database, identity);
-  return { manifest, kernel, digests: new Map([...rows].map(([id, { digest }]) => [id, digest])) };
+  return { manifest, kernel, rowVersions: new Map([...rows].map(([id, { rowVersion }]) => [id, rowVersion])) };
 }
 
 /** Step 2, manifest: the latest version of the fixed id, signed by a root key. */

@@ -1,6 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { ConflictError, InputError, IntegrityError } from '../errors.ts';
-import type { SandboxResult } from '../kernel/index.ts';
+import { ConflictError, GovernanceError, InputError, IntegrityError } from '../errors.ts';
+import type { SandboxError, SandboxResult } from '../kernel/index.ts';
 import {
   appendBootEvent,
   appendSpans,
@@ -138,10 +138,10 @@ function announce(
 async function announceInLedger(
   stage0: Stage0,
   request: BootRequest,
-  { manifest, kernel, digests }: Admission,
+  { manifest, kernel, rowVersions }: Admission,
   metered: BootConditions['metered'],
   { bootEventId, executionId, startedAt, deadline, traceId }: Announced,
-): Promise<BootEventOutcome | 'taken'> {
+): Promise<BootEventOutcome | 'taken' | 'quota'> {
   const draft: SpanDraft = {
     id: bootEventId,
     seq: 0,
@@ -163,9 +163,10 @@ async function announceInLedger(
   const { identity } = request;
   const bootEvent = sealDraft(draft, appendContext(stage0, identity));
   try {
-    return await appendBootEvent(stage0.database, identity, bootEvent, { digests, metered });
+    return await appendBootEvent(stage0.database, identity, bootEvent, { rowVersions, metered });
   } catch (error) {
     if (error instanceof ConflictError && request.idempotency_key !== undefined) return 'taken';
+    if (error instanceof GovernanceError && error.code === 'QUOTA_EXCEEDED') return 'quota';
     throw error;
   }
 }
@@ -229,7 +230,7 @@ function executionDraft(
     status: result.ok ? 'complete' : result.error.code === 'TIMEOUT' ? 'timeout' : 'error',
     name: kernel.name ?? null,
     output: result.ok ? (result.output as Json) : null,
-    error: result.ok ? null : (definedMembers(result.error) as Json),
+    error: result.ok ? null : kernelError(result.error),
     duration_ms: finishedAt.getTime() - startedAt.getTime(),
     memory_bytes: result.memoryBytes,
     started_at: startedAt.toISOString(),
@@ -293,6 +294,12 @@ async function requireEarlierAnswer(
   return answerOf(execution, kernel, announced);
 }
 
-function definedMembers(object: object): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
+/** What went wrong in the kernel: the code it threw with, if it threw with one, otherwise the limit it met. */
+function kernelError({ code, thrownCode, message, line, stack }: SandboxError): Json {
+  return {
+    code: thrownCode ?? code,
+    message,
+    ...(line === undefined ? {} : { line }),
+    ...(stack === undefined ? {} : { stack }),
+  };
 }

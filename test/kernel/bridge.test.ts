@@ -43,8 +43,8 @@ describe('ctx', () => {
     };
     await output(
       `await ctx.sql\`select \${1} as a, \${'x'} as b\`; await ctx.fetchSpan('id'); await ctx.append({ a: 1 }); await ctx.insertSpan([{ a: 2 }]);
-       await ctx.claim({ n: 1 }); await ctx.complete({ id: 1 }); await ctx.invoke('k', { a: 1 }); await ctx.invoke('k');
-       await ctx.runSandboxed({ code: 'return 1' }); await ctx.provider('p', { a: 1 });
+       await ctx.invoke('k', { a: 1 }); await ctx.invoke('k');
+       await ctx.runSandboxed({ code: 'return 1' });
        await ctx.crypto.blake3('t'); await ctx.crypto.hex('t'); await ctx.crypto.canonicalize({ b: 1 });
        await ctx.crypto.encrypt('t'); await ctx.crypto.decrypt('t'); await ctx.log('info', 'm', { a: 1 });`,
       { systemCall },
@@ -54,12 +54,9 @@ describe('ctx', () => {
       ['fetchSpan', 'id'],
       ['append', [{ a: 1 }], true],
       ['append', [{ a: 2 }], false],
-      ['claim', { n: 1 }],
-      ['complete', { id: 1 }],
       ['invoke', 'k', { a: 1 }],
       ['invoke', 'k', null],
       ['runSandboxed', { code: 'return 1' }],
-      ['provider', 'p', { a: 1 }],
       ['crypto.blake3', 't'],
       ['crypto.hex', 't'],
       ['crypto.canonicalize', { b: 1 }],
@@ -139,14 +136,14 @@ describe('calls', () => {
     let together = 0;
     const systemCall = async (name: string, args: unknown[]) => {
       together = Math.max(together, ++running);
-      if (name === 'claim') answerSecond('late');
+      if (name === 'invoke') answerSecond('late');
       const value = name === 'sql' ? await second : args;
       running -= 1;
       return value;
     };
     // The slow answer only comes after a call that is made because of the quick one.
     const body =
-      'const slow = ctx.sql`slow`; const quick = ctx.append({ a: 1 }); await quick; await ctx.claim({}); return slow';
+      'const slow = ctx.sql`slow`; const quick = ctx.append({ a: 1 }); await quick; await ctx.invoke("k"); return slow';
     expect(await output(body, { systemCall })).toBe('late');
     expect(together).toBe(2);
   });

@@ -109,8 +109,8 @@ const WRONG: Record<(typeof COLUMN_TYPES)[ColumnName], unknown[]> = {
   boolean: ['true', 0, 1, 't'],
   jsonb: [],
   'double precision': ['1.5', true, [1], 1n],
-  'text[]': ['a', {}, [1], [null], [['a']], new Array(2), new Set(['a'])],
-  'uuid[]': ['6f1a4c52-8f3b-4d7e-9a01-2b3c4d5e6f70', ['x'], [null], new Array(1)],
+  'text[]': ['a', {}, [1], [null], [undefined], [['a']], new Set(['a'])],
+  'uuid[]': ['6f1a4c52-8f3b-4d7e-9a01-2b3c4d5e6f70', ['x'], [null]],
 };
 const NOT_HASHED: ReadonlySet<string> = new Set(['position', 'tx_id', 'curr_hash', 'signature']);
 
@@ -129,6 +129,12 @@ describe('a value of the wrong type is refused, naming the column:', () => {
       }
     },
   );
+});
+
+it('a list column with holes is refused, naming the hole', () => {
+  expectRefusal({ tags: ['a', , 'b'] }, 'TYPE_MISMATCH', 'tags[1]');
+  expectRefusal({ tags: new Array(2) }, 'TYPE_MISMATCH', 'tags[0]');
+  expectRefusal({ related_to: new Array(1) }, 'TYPE_MISMATCH', 'related_to[0]');
 });
 
 describe('a time', () => {

@@ -101,19 +101,18 @@ describe('what a boot records', () => {
 
   it('says in the answer, in the execution and as function error that a kernel threw, with message and line', async () => {
     const answer = await installation.boot(PROBE, { probe: 'throwsHere' });
-    expect(answer).toMatchObject({ ok: false, status: 'error', output: null, error: { code: 'THREW', message: 'the probe failed on purpose' } });
+    expect(answer).toMatchObject({ ok: false, status: 'error', output: null, error: { code: 'ON_PURPOSE', message: 'the probe failed on purpose' } });
     const code = (await installation.sealed(PROBE)).code as string;
     const line = code.split('\n').findIndex((text) => text.includes('the probe failed on purpose')) + 1;
     expect((await installation.span(answer.execution_id)).error).toMatchObject({
-      code: 'THREW',
+      code: 'ON_PURPOSE',
       message: 'the probe failed on purpose',
-      thrownCode: 'ON_PURPOSE',
       line,
       stack: expect.stringContaining(`probe.js:${line}:`),
     });
     const error = await invokeStage0(installation.stage0, { ...PLAN_PAYLOAD, boot_function_id: PROBE, input: { probe: 'throwsHere' } }).catch((reason) => reason);
     expect(error).toBeInstanceOf(BootFailed);
-    expect(error.code).toBe('THREW');
+    expect(error.code).toBe('ON_PURPOSE');
     expect(error.message).toMatch(/^the probe failed on purpose \(execution [0-9a-f-]{36} of boot_event [0-9a-f-]{36}\)$/);
   });
 

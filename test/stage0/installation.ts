@@ -73,6 +73,7 @@ export class Installation {
       signer: runtimeSigner,
       scheme: nodeEd25519,
       verifier: new GovernanceVerifier(trustedKeys, nodeEd25519),
+      admissions: new Map(),
       tenantMasterKey: new Uint8Array(32).fill(5),
       now: () => new Date(),
       log: (entry) => this.logged.push(entry),
@@ -173,6 +174,11 @@ export class Installation {
       await this.admin.query('rollback');
       throw error;
     }
+  }
+
+  /** A sealed row put in by the app, for whatever identity it claims. */
+  async append({ userId, tenantId }: Identity, span: SealedSpan): Promise<void> {
+    await this.#database.query({ text: 'select ledger.append($1, $2, $3)', values: [userId, tenantId, JSON.stringify([span])] });
   }
 
   /** A row put in by a superuser, past every role and policy. */

@@ -258,11 +258,8 @@ function prelude(bridge) {
         append,
         insertSpan: append,
         lock,
-        claim: (/** @type {any} */ args) => call('claim', [args]),
-        complete: (/** @type {any} */ args) => call('complete', [args]),
         invoke: (/** @type {any} */ id, /** @type {any} */ input) => call('invoke', [id, input]),
         runSandboxed: (/** @type {any} */ request) => call('runSandboxed', [request]),
-        provider: (/** @type {any} */ id, /** @type {any} */ request) => call('provider', [id, request]),
         crypto: Object.freeze({
           blake3: (/** @type {any} */ text) => call('crypto.blake3', [text]),
           hex: (/** @type {any} */ text) => call('crypto.hex', [text]),

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 
 /**
  * Remembers process ids, one line each, and kills what is left of them when its input ends. A child reads the end of
@@ -44,7 +44,9 @@ export class Lifeline {
   }
 
   #start(): void {
-    const shell = spawn('/bin/sh', ['-c', SCRIPT], { stdio: ['pipe', 'ignore', 'ignore'], env: {}, detached: true });
+    const shell = process
+      .getBuiltinModule('node:child_process')
+      .spawn('/bin/sh', ['-c', SCRIPT], { stdio: ['pipe', 'ignore', 'ignore'], env: {}, detached: true });
     this.#shell = shell;
     const forget = () => {
       if (this.#shell === shell) this.#shell = undefined;

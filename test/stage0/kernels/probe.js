@@ -35,7 +35,8 @@ const probes = {
   myself: (ctx) => ctx.sql`
     select entity_type, status from ledger.universal_registry
      where id = ${ctx.env.boot_event_id} or caused_by = ${ctx.env.boot_event_id} order by entity_type`,
-  sql: (ctx, { text, values = [] }) => ctx.sql(text, ...values),
+  select: (ctx, { ids }) => ctx.sql`select id from ledger.universal_registry where id = any(${ids})`,
+  sql: (ctx, { text }) => ctx.sql(template(text)),
   fetch: (ctx, { id }) => ctx.fetchSpan(id),
   append: (ctx, { span }) => ctx.append(span),
   log: (ctx, { message }) => ctx.log('info', message, { of: 'a probe' }),
@@ -60,7 +61,7 @@ const probes = {
   lockSql: (ctx, { statements }) =>
     ctx.lock('sql', async () => {
       let rows = null;
-      for (const text of statements) rows = await ctx.sql(text);
+      for (const text of statements) rows = await ctx.sql(template(text));
       return rows;
     }),
   lockInvoke: (ctx, { kernel, input }) => ctx.lock('outer', () => ctx.invoke(kernel, input)),
@@ -76,8 +77,11 @@ const probes = {
     }),
   /** Dies at its deadline while the database works, with an append still waiting for its turn. */
   lockSleepAppend: (ctx, { key, span }) =>
-    ctx.lock(key, () => Promise.all([ctx.sql`select pg_sleep(30)`, ctx.append(span), ctx.append(span)])),
-  claim: (ctx) => ctx.claim({}),
+    ctx.lock(key, async () => {
+      // The lock's own bound on a statement was set when it began, so this one ends after the kernel does.
+      await ctx.sql`select pg_sleep(0.25)`;
+      return Promise.all([ctx.sql`select pg_sleep(30)`, ctx.append(span), ctx.append(span)]);
+    }),
   crypto: async (ctx, { text }) => ({
     blake3: await ctx.crypto.blake3(text),
     hex: await ctx.crypto.hex(text),
@@ -87,3 +91,13 @@ const probes = {
   decrypt: (ctx, { text }) => ctx.crypto.decrypt(text),
   runSandboxed: (ctx, { run }) => ctx.runSandboxed(run),
 };
+
+/**
+ * A template without parameters out of text that a test gives.
+ *
+ * @param {string} text
+ * @returns {TemplateStringsArray}
+ */
+function template(text) {
+  return Object.assign([text], { raw: [text] });
+}
