@@ -69,7 +69,7 @@ async function withLedger<T>(run: (adminUrl: string, secrets: LocalSecrets) => P
   const secrets = await openSecrets(home);
   const postgres = await startEmbeddedPostgres(home, secrets.passwords.admin);
   try {
-    const connection = { connectionString: postgres.url };
+    const connection = { url: postgres.url };
     await migrate(connection, await loadMigrations(SQL_FOLDER));
     const { admin: _admin, ...passwords } = secrets.passwords;
     await grantLogins(connection, passwords);

@@ -6,7 +6,7 @@ import { openDatabase } from '../src/local/open-database.ts';
 async function main(): Promise<void> {
   const { adminUrl, close } = await openDatabase(process.env);
   try {
-    await rebuildDerived({ connectionString: adminUrl });
+    await rebuildDerived({ url: adminUrl });
     process.stdout.write('derived tables rebuilt from the ledger\n');
   } finally {
     await close();

@@ -12,8 +12,9 @@ import { nodeEd25519 } from '../src/span/ed25519-node.ts';
 async function main(): Promise<number> {
   const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } });
   const { adminUrl, secrets, close } = await openDatabase(process.env);
-  // The folder knows the auditor's password; an administrator of another database acts as the auditor itself.
-  const url = secrets === null ? adminUrl : loginUrl(adminUrl, 'loglineos_auditor', secrets);
+  // An administrator acts as the auditor itself. A login of the stack may not, but its folder has the auditor's password.
+  const isStackLogin = new URL(adminUrl).username.startsWith('loglineos_');
+  const url = isStackLogin && secrets !== null ? loginUrl(adminUrl, 'loglineos_auditor', secrets) : adminUrl;
   const database = new Database({ url, applicationName: 'loglineos-verify' });
   const showProgress = process.stderr.isTTY && !values.json;
   try {

@@ -12,6 +12,7 @@ begin
       from ledger.universal_registry b
      where b.entity_type = 'boot_event'
        and b.seq = 0
+       and b.related_to[1] is not null
        and b.expires_at > p_due_after
        and b.expires_at < p_due_before
        and not exists (select from ledger.universal_registry e where e.id = b.related_to[1])

@@ -13,7 +13,7 @@ begin
   lock table ledger.daily_usage in exclusive mode;
   delete from ledger.daily_usage;
   insert into ledger.daily_usage (tenant_id, day, executions)
-    select tenant_id, (started_at at time zone 'UTC')::date, count(*)
+    select tenant_id, (coalesce(started_at, at) at time zone 'UTC')::date, count(*)
       from ledger.universal_registry
      where entity_type = 'execution' and did = 'ran_function' and seq = 0
      group by 1, 2;

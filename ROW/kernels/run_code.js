@@ -76,7 +76,7 @@ async function run(ctx, request, span) {
   const status = outcome.ok ? 'complete' : outcome.error.code === 'TIMEOUT' ? 'timeout' : 'error';
   const finishedAt = ctx.now();
 
-  const execution = await ctx.append({
+  const execution = await appendExecution(ctx, {
     entity_type: 'execution',
     who: 'kernel:run_code',
     did: 'ran_function',
@@ -117,7 +117,27 @@ async function run(ctx, request, span) {
       metadata: { slow_ms },
     });
   }
-  return { execution_id: execution.id, status, result: outcome.result, error: outcome.error };
+  return { execution_id: execution.id, status: execution.status, result: execution.output, error: execution.error };
+}
+
+/**
+ * The execution of a function that ran is always there: where its input and result cannot be stored (a number beyond
+ * 2^53-1, U+0000, more than a span holds), it says so in their place.
+ *
+ * @param {Ctx} ctx
+ * @param {Record<string, any>} execution
+ * @returns {Promise<Record<string, any>>}
+ */
+async function appendExecution(ctx, execution) {
+  try {
+    return { ...execution, ...(await ctx.append(execution)) };
+  } catch (error) {
+    const { code, message } = /** @type {{ code?: string, message: string }} */ (error);
+    if (code !== 'VALUE_NOT_STORABLE' && code !== 'SPAN_TOO_LARGE') throw error;
+    const refused = { code: 'OUTPUT_NOT_STORABLE', message: `the result cannot be stored: ${message}` };
+    const substitute = { ...execution, status: 'error', input: null, output: null, error: refused };
+    return { ...substitute, ...(await ctx.append(substitute)) };
+  }
 }
 
 /**

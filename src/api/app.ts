@@ -2,7 +2,7 @@ import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { AccessError, InputError } from '../errors.ts';
 import { type Identity, readVersions } from '../ledger/index.ts';
-import { checkChain, isUuid, type StoredSpan, type TrustedKeys, verifySpan } from '../span/index.ts';
+import { isUuid, type StoredSpan, type TrustedKeys, verifyVersions } from '../span/index.ts';
 import { boot, parseBootRequest, type Stage0 } from '../stage0/index.ts';
 import { problemResponse } from './problem.ts';
 
@@ -64,13 +64,12 @@ export function createApi({ stage0, trustedKeys, authenticate }: ApiOptions): Ho
 
   app.get('/api/spans/:id/verify', async (c) => {
     const versions = await requireVersions(stage0, c.get('identity'), c.req.param('id'));
-    const proofs = versions.map((span, i) => {
-      const chain = checkChain(span, versions[i - 1]);
-      const problems = [...verifySpan(span, trustedKeys, stage0.scheme), ...(chain === null ? [] : [chain])];
-      const { seq, curr_hash, signature, public_key } = span;
-      return { seq, curr_hash, signature, public_key, ok: problems.length === 0, problems };
+    const problems = verifyVersions(versions, trustedKeys, stage0.scheme);
+    const proofs = versions.map(({ seq, curr_hash, signature, public_key }) => {
+      const own = problems.filter((problem) => problem.seq === seq);
+      return { seq, curr_hash, signature, public_key, ok: own.length === 0 };
     });
-    return c.json({ id: versions[0]?.id, ok: proofs.every((proof) => proof.ok), versions: proofs });
+    return c.json({ id: versions[0]?.id, ok: problems.length === 0, versions: proofs, problems });
   });
 
   return app;

@@ -27,7 +27,14 @@ export interface KernelEnv {
   /** ISO instant at which the run is ended. */
   deadline: string;
   /** The manifest's policy for this tenant. */
-  policy: { slow_ms: number; timeout_ms: number };
+  policy: { slow_ms: number; timeout_ms: number; memory_mb: number };
+}
+
+/** Where an appended version stands. */
+export interface Appended {
+  id: string;
+  seq: number;
+  curr_hash: string;
 }
 
 export interface UntrustedRun {
@@ -50,12 +57,12 @@ export interface KernelContext {
   sql(strings: TemplateStringsArray, ...values: unknown[]): Promise<Row[]>;
   /** *Call.* Newest version of a span the caller may see, its hash and signature checked by the host; null if none. */
   fetchSpan(id: string): Promise<Row | null>;
-  /** *Call.* Appends spans; the host completes and signs them. One span in, one stored span out; a list in, a list out. */
-  append(span: Row): Promise<Row>;
-  append(spans: Row[]): Promise<Row[]>;
+  /** *Call.* Appends spans; the host completes and signs them. One span in, one answer out; a list in, a list out. */
+  append(span: Row): Promise<Appended>;
+  append(spans: Row[]): Promise<Appended[]>;
   /** Alias of `append`. */
-  insertSpan(span: Row): Promise<Row>;
-  insertSpan(spans: Row[]): Promise<Row[]>;
+  insertSpan(span: Row): Promise<Appended>;
+  insertSpan(spans: Row[]): Promise<Appended[]>;
   /** *Two calls.* Runs `fn` while the advisory lock is held; its appends commit together, and roll back if it throws. */
   lock<T>(key: string, fn: () => T | Promise<T>): Promise<T>;
   /** *Call.* Runs another kernel with the same checks as a boot; the depth is limited. */

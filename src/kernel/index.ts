@@ -8,7 +8,7 @@
  * Six layers, because `node:vm` alone is no boundary: the gate on the source (`sandbox/source.ts`), the context and the
  * emptied realm around it (`sandbox/child.cjs`), the flags and kernel limits of the child (`sandbox/child-process.ts`),
  * and this side's clock, memory poll and distrust of everything that comes back. What remains: a memory-corruption
- * fault of V8 has the rights of an unprivileged process without descriptors.
+ * fault of V8 has the rights of the user that started us, in a process without descriptors to begin with.
  *
  * This room decides nothing about whether code may run (Stage-0 does), and must never: hand a secret, a host object or
  * another compartment's child to code; await, inspect or print what came out of a context other than as JSON; read the

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { readSecretField } from '../aws/index.ts';
 import { Fields } from '../fields.ts';
-import type { DatabaseOptions } from '../ledger/index.ts';
+import type { ConnectionOptions } from '../ledger/index.ts';
 
 /** Where the database is and who logs in. The password is in the secret, as its field `password`. */
 export interface DatabaseConfig {
@@ -81,25 +81,12 @@ export function readMigrateConfig(env: NodeJS.ProcessEnv) {
   };
 }
 
-/** How to reach the database: verified TLS, and the password of the moment. */
-export function databaseOptions(config: DatabaseConfig, applicationName: string): DatabaseOptions {
+/** How to reach the database, with the password of the moment. */
+export function connectionOptions(config: DatabaseConfig): ConnectionOptions {
+  const { host, port, name, user, secretArn, caFile } = config;
   return {
-    url: databaseUrl(config),
-    password: (refresh) => readSecretField(config.secretArn, 'password', refresh),
-    certificateAuthorities: certificateAuthorities(config),
-    applicationName,
+    url: `postgres://${encodeURIComponent(user)}@${host}:${port}/${name}`,
+    password: (refresh) => readSecretField(secretArn, 'password', refresh),
+    certificateAuthorities: caFile === undefined ? [] : [readFileSync(caFile, 'utf8')],
   };
-}
-
-export function databaseUrl(config: DatabaseConfig): string {
-  return `postgres://${encodeURIComponent(config.user)}@${config.host}:${config.port}/${config.name}`;
-}
-
-/**
- * Setting `ca` replaces Node's own roots, and RDS Proxy is under those: so both. The module is fetched by name, because
- * importing it parses all the roots, 40 ms of every cold start whether they are needed or not.
- */
-export function certificateAuthorities({ caFile }: DatabaseConfig): string[] {
-  const { rootCertificates } = process.getBuiltinModule('node:tls');
-  return caFile === undefined ? [...rootCertificates] : [...rootCertificates, readFileSync(caFile, 'utf8')];
 }

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { readSecretField } from '../aws/index.ts';
-import { grantLogins, isLoopback, loadMigrations, type MigrationResult, migrate } from '../ledger/index.ts';
-import { certificateAuthorities, databaseUrl, readMigrateConfig } from './config.ts';
+import { grantLogins, loadMigrations, type MigrationResult, migrate } from '../ledger/index.ts';
+import { connectionOptions, readMigrateConfig } from './config.ts';
 import { functionError } from './function-error.ts';
 import { log } from './log.ts';
 
@@ -13,13 +13,7 @@ const config = readMigrateConfig(process.env);
 /** `loglineos-db-migration`: bring the schema up to date, and give the logins the passwords of their secrets. */
 export async function handler(): Promise<MigrationResult> {
   try {
-    const connection = {
-      connectionString: databaseUrl(config.database),
-      password: await readSecretField(config.database.secretArn, 'password', true),
-      ssl: isLoopback(config.database.host)
-        ? false
-        : { ca: certificateAuthorities(config.database), rejectUnauthorized: true },
-    };
+    const connection = connectionOptions(config.database);
     const result = await migrate(connection, await loadMigrations(SQL_FOLDER));
     await grantLogins(connection, {
       loglineos_app: await readSecretField(config.loginSecretArns.loglineos_app, 'password', true),

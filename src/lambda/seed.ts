@@ -4,7 +4,7 @@ import { Database } from '../ledger/index.ts';
 import { readRowFiles, type SeedResult, seed } from '../seed/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
 import { createSignerFromHex } from '../span/index.ts';
-import { databaseOptions, readSeedConfig } from './config.ts';
+import { connectionOptions, readSeedConfig } from './config.ts';
 import { functionError } from './function-error.ts';
 import { log } from './log.ts';
 import { onceUnlessItFails } from './once.ts';
@@ -13,7 +13,9 @@ import { onceUnlessItFails } from './once.ts';
 const ROW_FOLDER = fileURLToPath(new URL('./ROW', import.meta.url));
 
 const config = readSeedConfig(process.env);
-const database = onceUnlessItFails(async () => new Database(databaseOptions(config.database, 'loglineos-seed')));
+const database = onceUnlessItFails(
+  async () => new Database({ ...connectionOptions(config.database), applicationName: 'loglineos-seed' }),
+);
 
 /** `loglineos-seed`: append what differs between `ROW/` and the ledger, signed with the root key. */
 export async function handler(): Promise<SeedResult> {

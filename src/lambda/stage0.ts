@@ -4,7 +4,7 @@ import { Database } from '../ledger/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
 import { createSignerFromHex } from '../span/index.ts';
 import { type BootAnswer, GovernanceVerifier, invokeStage0, type Stage0 } from '../stage0/index.ts';
-import { databaseOptions, readStage0Config } from './config.ts';
+import { connectionOptions, readStage0Config } from './config.ts';
 import { functionError } from './function-error.ts';
 import { log } from './log.ts';
 import { onceUnlessItFails } from './once.ts';
@@ -15,10 +15,16 @@ const ENDING_MS = 3_000;
 const config = readStage0Config(process.env);
 
 const stage0 = onceUnlessItFails(async (): Promise<Stage0> => {
+  const sandbox = new Sandbox();
+  sandbox.prewarm('kernel', 'kernel:0').catch(() => {}); // starts while the secrets travel; a boot would say what failed
   return {
     // One connection for a lock's transaction, one for what happens beside it.
-    database: new Database({ ...databaseOptions(config.database, 'loglineos-stage0-loader'), connectionsMax: 2 }),
-    sandbox: new Sandbox(),
+    database: new Database({
+      ...connectionOptions(config.database),
+      applicationName: 'loglineos-stage0-loader',
+      connectionsMax: 2,
+    }),
+    sandbox,
     signer: createSignerFromHex(nodeEd25519, await readSecretField(config.runtimeSecretArn, 'runtime_key')),
     scheme: nodeEd25519,
     verifier: new GovernanceVerifier(config.trustedKeys, nodeEd25519),

@@ -9,14 +9,18 @@ export interface Identity {
   tenantId: string;
 }
 
-export interface DatabaseOptions {
-  /** `postgres://user@host:port/database`; the password may come from `password` instead. */
+/** Where a database is and who logs in. */
+export interface ConnectionOptions {
+  /** `postgres://user:password@host:port/database`; the password may come from `password` instead. */
   url: string;
   /** Asked for each new connection, so that a rotated secret is picked up. `refresh` is true after a refused login. */
   password?: (refresh: boolean) => Promise<string>;
-  /** Verified TLS: the certificate authorities to trust. Required for any host that is not loopback. */
+  /** Certificate authorities (PEM) to trust beside Node's own. */
   certificateAuthorities?: string[];
-  /** Connections held; 1 in a Lambda container. */
+}
+
+export interface DatabaseOptions extends ConnectionOptions {
+  /** Connections held; one unless said. */
   connectionsMax?: number;
   /** Shown in pg_stat_activity. */
   applicationName: string;
@@ -27,6 +31,8 @@ export interface Statement {
   text: string;
   values?: unknown[];
   types?: pg.CustomTypesConfig;
+  /** `extended` makes Postgres refuse more than one statement even where there are no values. */
+  queryMode?: 'extended';
 }
 
 export interface TransactionOptions {
@@ -46,8 +52,34 @@ const REFUSED_LOGIN = '28P01';
 type Client = pg.PoolClient & { usedAt?: number };
 
 /** Whether a host is this machine, the only place plain TCP may go. */
-export function isLoopback(host: string): boolean {
+function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '127.0.0.1' || host === '::1' || host === '[::1]';
+}
+
+/** What pg needs to connect. TLS is always on and always verified, except to this machine itself. */
+export function connectionConfig(
+  { url, password, certificateAuthorities = [] }: ConnectionOptions,
+  refreshPassword = () => false,
+): pg.ClientConfig {
+  const { hostname, port, username, password: urlPassword, pathname } = new URL(url);
+  return {
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: Number(port || 5432),
+    user: decodeURIComponent(username),
+    database: decodeURIComponent(pathname.slice(1)),
+    password: password === undefined ? decodeURIComponent(urlPassword) : () => password(refreshPassword()),
+    ssl: isLoopback(hostname) ? false : { ca: trustedAuthorities(certificateAuthorities), rejectUnauthorized: true },
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    keepAlive: true,
+  };
+}
+
+/**
+ * Setting `ca` replaces Node's own roots, and RDS Proxy is under those: so both. The module is fetched by name, because
+ * importing it parses all the roots, 40 ms of every cold start whether they are needed or not.
+ */
+function trustedAuthorities(additional: string[]): string[] {
+  return [...process.getBuiltinModule('node:tls').rootCertificates, ...additional];
 }
 
 /** A pool of connections to one database, with one login. Every statement of the house goes through it. */
@@ -56,25 +88,12 @@ export class Database {
   #refreshPassword = false;
 
   constructor(options: DatabaseOptions) {
-    const url = new URL(options.url);
-    const isLocal = isLoopback(url.hostname);
-    if (!isLocal && options.certificateAuthorities === undefined) {
-      throw new UpstreamError('TLS_REQUIRED', `${url.hostname} is not loopback: certificate authorities are needed`);
-    }
-    const password = options.password;
     this.#pool = new pg.Pool({
-      host: url.hostname.replace(/^\[|\]$/g, ''),
-      port: Number(url.port || 5432),
-      user: decodeURIComponent(url.username),
-      database: decodeURIComponent(url.pathname.slice(1)),
-      password: password === undefined ? decodeURIComponent(url.password) : () => password(this.#refreshPassword),
-      ssl: isLocal ? false : { ca: options.certificateAuthorities as string[], rejectUnauthorized: true },
+      ...connectionConfig(options, () => this.#refreshPassword),
       max: options.connectionsMax ?? 1,
       application_name: options.applicationName,
-      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       // Timers freeze with a Lambda container; an old connection is tried at its next use instead.
       idleTimeoutMillis: 0,
-      keepAlive: true,
       types: columnTypes,
     });
     // A connection that dies while idle is dropped by the pool; without a listener the process would die with it.

@@ -31,8 +31,6 @@ export function wrapPostgresError(cause: unknown): LogLineError {
       return new AccessError('NOT_YOUR_SPAN', error.message, { cause });
     case 'LL004':
       return new ConflictError('CHAIN_BROKEN', error.message, { field: 'prev_hash', cause });
-    case 'LL005':
-      return new InputError('ORDER_IS_ASSIGNED', error.message, { field: 'tx_id', cause });
     case 'LL006':
       return new GovernanceError('QUOTA_EXCEEDED', error.message, { cause });
     case 'LL007':

@@ -7,10 +7,10 @@
 export { type AppendContext, type Appended, appendOnce, appendSpans, type SpanDraft, sealDraft } from './append.ts';
 export { appendBootEvent, type BootConditions, type BootEventOutcome } from './boot-event.ts';
 export {
+  type ConnectionOptions,
   Database,
   type DatabaseOptions,
   type Identity,
-  isLoopback,
   type Row,
   type Statement,
   type TransactionQuery,

@@ -1,5 +1,6 @@
 import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto';
 import pg from 'pg';
+import { type ConnectionOptions, connectionConfig } from './database.ts';
 
 export type LoginRole = 'loglineos_app' | 'loglineos_seeder' | 'loglineos_auditor';
 
@@ -7,8 +8,8 @@ export type LoginRole = 'loglineos_app' | 'loglineos_seeder' | 'loglineos_audito
  * Let roles log in, each with its password. The server gets a SCRAM verifier and never the password, which so stays out
  * of its log (RFC 5802; Postgres manual, "pg_authid").
  */
-export async function grantLogins(connection: pg.ClientConfig, passwords: Record<LoginRole, string>): Promise<void> {
-  const client = new pg.Client(connection);
+export async function grantLogins(connection: ConnectionOptions, passwords: Record<LoginRole, string>): Promise<void> {
+  const client = new pg.Client(connectionConfig(connection));
   await client.connect();
   try {
     for (const [role, password] of Object.entries(passwords)) {

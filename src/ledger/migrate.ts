@@ -3,6 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
 import { IntegrityError } from '../errors.ts';
+import { type ConnectionOptions, connectionConfig } from './database.ts';
 
 export interface Migration {
   version: number;
@@ -42,12 +43,12 @@ export async function loadMigrations(folder: string): Promise<Migration[]> {
  * Bring a database to the newest schema: all missing migrations in one transaction, or none. Any number of migrators
  * may start at once; one works, the others wait and find nothing to do.
  *
- * @param url an administrator's connection: superuser, or a role that may create roles.
+ * @param connection an administrator's connection: superuser, or a role that may create roles.
  * @throws {IntegrityError} `MIGRATION_EDITED`, `MIGRATION_UNKNOWN`: what was applied is not what these files say.
  */
-export async function migrate(connection: pg.ClientConfig, migrations: Migration[]): Promise<MigrationResult> {
+export async function migrate(connection: ConnectionOptions, migrations: Migration[]): Promise<MigrationResult> {
   for (let attempt = 1; ; attempt++) {
-    const client = new pg.Client(connection);
+    const client = new pg.Client(connectionConfig(connection));
     await client.connect();
     try {
       return await migrateOnce(client, migrations);

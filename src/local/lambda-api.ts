@@ -4,6 +4,9 @@ import { functionError } from '../lambda/function-error.ts';
 /** A function as Lambda runs it: an event, and the time it has. */
 export type LambdaFunction = (event: unknown, endOfTime: Date) => Promise<unknown>;
 
+/** Below this path is the Lambda API; the date is its version. */
+export const LAMBDA_API_PATH = '/2015-03-31/';
+
 /** Lambda's own limit on a synchronous invocation's payload. */
 const PAYLOAD_BYTES_MAX = 6 * 1024 * 1024;
 const ASYNC_PAYLOAD_BYTES_MAX = 1024 * 1024;
@@ -29,7 +32,7 @@ export function createLambdaApi(
     return next();
   });
 
-  app.post('/2015-03-31/functions/:name/invocations', async (c) => {
+  app.post(`${LAMBDA_API_PATH}functions/:name/invocations`, async (c) => {
     const name = functionName(c.req.param('name'));
     const run = Object.hasOwn(functions, name) ? functions[name] : undefined;
     if (run === undefined) return serviceError(404, 'ResourceNotFoundException', `Function not found: ${name}`);

@@ -49,15 +49,22 @@ LogLineOS is ready at ${url}
   token      ${token}
   database   ${database_url}
 
-It booted run_code_kernel: ${boot.status} in ${boot.duration_ms} ms, result ${JSON.stringify((boot.output as { result?: unknown })?.result)}
+${describeBoot(url, token, boot)}
+Ctrl-C stops it; the data stays.
+`;
+}
+
+function describeBoot(url: string, token: string, boot: Ready['boot']): string {
+  if (boot.status === 'refused') return `run_code_kernel was not booted: ${boot.error.message}\n`;
+  const { result } = (boot.output ?? {}) as { result?: unknown };
+  const look = `curl -H 'Authorization: Bearer ${token}' ${url}/api/spans/${boot.execution_id}`;
+  return `It booted run_code_kernel: ${boot.status} in ${boot.duration_ms} ms, result ${JSON.stringify(result)}
   boot_event ${boot.boot_event_id}
-  execution  ${boot.execution_id}
+  execution  ${boot.execution_id}, ${boot.verified ? 'verified' : 'NOT VERIFIED'}
 
 Look at the execution, and at its proof:
-  curl -H 'Authorization: Bearer ${token}' ${url}/api/spans/${boot.execution_id}
-  curl -H 'Authorization: Bearer ${token}' ${url}/api/spans/${boot.execution_id}/verify
-
-Ctrl-C stops it; the data stays.
+  ${look}
+  ${look}/verify
 `;
 }
 

@@ -1,12 +1,11 @@
-import { serve } from '@hono/node-server';
-import { Hono } from 'hono';
+import { type ServerType, serve } from '@hono/node-server';
 import { createApi } from '../api/index.ts';
-import { ConflictError, UpstreamError } from '../errors.ts';
+import { ConflictError, GovernanceError, UpstreamError } from '../errors.ts';
 import { Sandbox } from '../kernel/index.ts';
-import { Database, grantLogins, type LoginRole, loadMigrations, migrate } from '../ledger/index.ts';
+import { Database, grantLogins, type LoginRole, loadMigrations, migrate, readVersions } from '../ledger/index.ts';
 import { readRowFiles, seed } from '../seed/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
-import { createSignerFromHex } from '../span/index.ts';
+import { createSignerFromHex, type TrustedKeys, verifySpan } from '../span/index.ts';
 import {
   type BootAnswer,
   boot,
@@ -18,7 +17,7 @@ import {
 import { tokensMatch } from './bearer-token.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
 import { type LocalSecrets, lockHome, openSecrets, trustedKeysOf } from './home.ts';
-import { createLambdaApi } from './lambda-api.ts';
+import { createLambdaApi, LAMBDA_API_PATH } from './lambda-api.ts';
 
 export interface StackOptions {
   home: string;
@@ -40,8 +39,13 @@ export interface Ready {
   database_url: string;
   /** Only for the embedded server: with `DATABASE_URL` the user has it already. */
   admin_database_url?: string;
-  boot: BootAnswer;
+  boot: ShownBoot;
 }
+
+/** The boot that a start makes to show that the whole way works; refused only when the tenant's day is used up. */
+export type ShownBoot =
+  | (BootAnswer & { verified: boolean })
+  | { ok: false; status: 'refused'; error: { code: string; message: string } };
 
 export interface Stack {
   ready: Ready;
@@ -55,6 +59,8 @@ export const ROW_FOLDER = `${PROJECT}ROW`;
 const LOCAL_IDENTITY = { userId: 'local', tenantId: 'local' };
 const RUN_CODE_KERNEL_ID = '00000000-0000-4000-8000-000000000001';
 const CONNECTIONS_MAX = 20;
+/** How long a stop waits for requests under way. */
+const STOP_GRACE_MS = 3_000;
 const REAP_EVERY_MS = 5_000;
 /** The reaper's timer looks back this far; what is older was seen by the look at the start. */
 const REAP_WINDOW_MS = 15 * 60 * 1000;
@@ -88,6 +94,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     undo.push(() => database.close());
     const sandbox = new Sandbox();
     undo.push(() => sandbox.close());
+    await Promise.all([sandbox.prewarm('kernel', 'kernel:0'), sandbox.prewarm('untrusted', '')]);
     const trustedKeys = trustedKeysOf(secrets);
     const stage0: Stage0 = {
       database,
@@ -106,18 +113,18 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     undo.push(reapOnTimer(stage0));
 
     const authenticate = async (token: string) => (tokensMatch(token, secrets.token) ? LOCAL_IDENTITY : null);
-    const app = new Hono();
     const lambdaFunctions = {
       'loglineos-db-migration': () => migrateDatabase(adminUrl, secrets),
       'loglineos-seed': () => seedDatabase(seeder, secrets),
       'loglineos-stage0-loader': (event: unknown, endOfTime: Date) => invokeStage0(stage0, event, endOfTime),
     };
-    app.route('/', createLambdaApi(lambdaFunctions, log));
-    app.route('/', createApi({ stage0, trustedKeys, authenticate }));
-    const url = `http://127.0.0.1:${await listen(app, port, undo)}`;
+    const lambdaApi = createLambdaApi(lambdaFunctions, log);
+    const api = createApi({ stage0, trustedKeys, authenticate });
+    const fetch = (request: Request) =>
+      new URL(request.url).pathname.startsWith(LAMBDA_API_PATH) ? lambdaApi.fetch(request) : api.fetch(request);
+    const url = `http://127.0.0.1:${await listen(fetch, port, undo)}`;
 
-    const request = { boot_function_id: RUN_CODE_KERNEL_ID, identity: LOCAL_IDENTITY, input: null };
-    const answer = await boot(stage0, request);
+    const firstBoot = await bootForShow(stage0, trustedKeys);
 
     return {
       ready: {
@@ -129,13 +136,27 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         user_id: LOCAL_IDENTITY.userId,
         database_url: appUrl,
         ...(options.databaseUrl === undefined ? { admin_database_url: adminUrl } : {}),
-        boot: answer,
+        boot: firstBoot,
       },
       stop,
     };
   } catch (error) {
     await stop();
     throw error;
+  }
+}
+
+/** Boot run_code_kernel with its own sample, read its execution back and verify it. */
+async function bootForShow(stage0: Stage0, trustedKeys: TrustedKeys): Promise<ShownBoot> {
+  try {
+    const request = { boot_function_id: RUN_CODE_KERNEL_ID, identity: LOCAL_IDENTITY, input: null };
+    const answer = await boot(stage0, request);
+    const [execution] = await readVersions(stage0.database, LOCAL_IDENTITY, answer.execution_id);
+    const verified = execution !== undefined && verifySpan(execution, trustedKeys, stage0.scheme).length === 0;
+    return { ...answer, verified };
+  } catch (error) {
+    if (!(error instanceof GovernanceError)) throw error;
+    return { ok: false, status: 'refused', error: { code: error.code, message: error.message } };
   }
 }
 
@@ -158,7 +179,7 @@ async function startOwnPostgres(
 }
 
 async function migrateDatabase(adminUrl: string, secrets: LocalSecrets) {
-  const connection = { connectionString: adminUrl };
+  const connection = { url: adminUrl };
   const result = await migrate(connection, await loadMigrations(SQL_FOLDER));
   const { admin: _admin, ...passwords } = secrets.passwords;
   await grantLogins(connection, passwords);
@@ -189,10 +210,14 @@ function reapOnTimer(stage0: Stage0): () => Promise<void> {
   };
 }
 
-function listen(app: Hono, port: number, undo: (() => Promise<unknown>)[]): Promise<number> {
+function listen(
+  fetch: (request: Request) => Response | Promise<Response>,
+  port: number,
+  undo: (() => Promise<unknown>)[],
+): Promise<number> {
   return new Promise((resolve, reject) => {
-    const server = serve({ fetch: app.fetch, port, hostname: '127.0.0.1' }, (info) => {
-      undo.push(() => new Promise((closed) => server.close(closed)));
+    const server = serve({ fetch, port, hostname: '127.0.0.1' }, (info) => {
+      undo.push(() => closeServer(server));
       resolve(info.port);
     });
     server.on('error', (cause: { code?: string }) =>
@@ -203,4 +228,10 @@ function listen(app: Hono, port: number, undo: (() => Promise<unknown>)[]): Prom
       ),
     );
   });
+}
+
+/** Take no new requests and let those under way end, for a while; then the sandbox is closed, which ends them all. */
+async function closeServer(server: ServerType): Promise<void> {
+  const closed = new Promise((resolve) => server.close(resolve));
+  await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, STOP_GRACE_MS).unref())]);
 }

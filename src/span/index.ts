@@ -29,4 +29,5 @@ export {
   SYSTEM_ID,
   type TrustedKeys,
   verifySpan,
+  verifyVersions,
 } from './verify.ts';

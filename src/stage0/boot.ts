@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { ConflictError, GovernanceError, InputError, IntegrityError } from '../errors.ts';
+import { ConflictError, GovernanceError, InputError, IntegrityError, LogLineError, UpstreamError } from '../errors.ts';
 import type { SandboxError, SandboxResult } from '../kernel/index.ts';
 import {
   appendBootEvent,
@@ -40,6 +40,8 @@ const KERNEL_MARGIN_MS = 5_000;
 /** After its deadline a boot may need this long to append its execution, before the reaper takes it for lost. */
 const LOST_GRACE_MS = 5_000;
 
+/** Times an execution is sent, when the connection breaks or the kernel's answer cannot be stored. */
+const APPEND_ATTEMPTS_MAX = 3;
 /** Boots of one caller that find governance changed under them, before they give up. */
 const STALE_ADMISSIONS_MAX = 5;
 
@@ -99,7 +101,8 @@ async function runAndRecord(
     functionRuns++;
   };
   try {
-    const result = await runKernel(stage0, { ...request, manifest, kernel, announced, onFunctionRun });
+    const run = runKernel(stage0, { ...request, manifest, kernel, announced, onFunctionRun });
+    const result = await run.catch((error) => neverRan(stage0, error));
     return await appendExecution(stage0, request.identity, manifest, kernel, announced, result);
   } finally {
     if (functionRuns === 0) {
@@ -182,8 +185,21 @@ function proofOf(kernel: StoredSpan, manifest: Manifest): Record<string, Json> {
   };
 }
 
+/** The sandbox could not take the kernel (it is full, or cannot start a child): that is how this boot ended. */
+function neverRan(stage0: Stage0, error: unknown): SandboxResult {
+  const known = error instanceof LogLineError ? error : new UpstreamError('INTERNAL', 'the kernel could not be run');
+  stage0.log({ level: 'error', message: 'a kernel could not be run', error: String(error) });
+  return {
+    ok: false,
+    error: { code: 'THREW', thrownCode: known.code, message: known.message },
+    durationMs: 0,
+    memoryBytes: 0,
+  };
+}
+
 /**
- * Step 9, append execution: how the boot ended, once. When the reaper was first, that is how it ended.
+ * Step 9, append execution: how the boot ended, once. Its id is fixed, so it may be sent again after a lost connection;
+ * whoever was first, we or the reaper, has said how the boot ended.
  *
  * A kernel may answer what a span cannot hold; then the execution says so instead.
  */
@@ -195,18 +211,23 @@ async function appendExecution(
   announced: Announced,
   result: SandboxResult,
 ): Promise<BootAnswer> {
-  const draft = executionDraft(stage0, manifest, kernel, announced, result);
-  try {
-    await appendSpans(stage0.database, [draft], appendContext(stage0, identity));
-    return answerOf(draft, kernel, announced);
-  } catch (error) {
-    if (error instanceof ConflictError) return requireEarlierAnswer(stage0, identity, kernel, announced);
-    if (!(error instanceof InputError)) throw error;
-    const refused = { code: 'OUTPUT_NOT_STORABLE', message: `the kernel's answer cannot be stored: ${error.message}` };
-    const substitute: SpanDraft = { ...draft, status: 'error', output: null, error: refused };
-    await appendSpans(stage0.database, [substitute], appendContext(stage0, identity));
-    return answerOf(substitute, kernel, announced);
+  let draft = executionDraft(stage0, manifest, kernel, announced, result);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await appendSpans(stage0.database, [draft], appendContext(stage0, identity));
+      return answerOf(draft, kernel, announced);
+    } catch (error) {
+      if (error instanceof ConflictError) return answerOfTakenExecution(stage0, identity, kernel, announced);
+      if (attempt === APPEND_ATTEMPTS_MAX) throw error;
+      if (error instanceof InputError) draft = notStorable(draft, error);
+      else if (!(error instanceof UpstreamError)) throw error;
+    }
   }
+}
+
+function notStorable(draft: SpanDraft, cause: InputError): SpanDraft {
+  const message = `the kernel's answer cannot be stored: ${cause.message}`;
+  return { ...draft, status: 'error', output: null, error: { code: 'OUTPUT_NOT_STORABLE', message } };
 }
 
 function executionDraft(
@@ -278,8 +299,8 @@ async function answerOfEarlierBoot(
   return answerOf(execution, { id: kernel_id, seq: kernel_seq } as StoredSpan, announced);
 }
 
-/** The reaper was faster: the execution that is there is the answer. */
-async function requireEarlierAnswer(
+/** The execution is there already, ours or the reaper's: it is the answer. */
+async function answerOfTakenExecution(
   stage0: Stage0,
   identity: Identity,
   kernel: StoredSpan,

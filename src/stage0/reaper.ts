@@ -1,7 +1,5 @@
 import { ConflictError } from '../errors.ts';
 import { appendSpans, readLostBoots } from '../ledger/index.ts';
-import type { Json } from '../span/index.ts';
-import { executionIdOf } from './identifiers.ts';
 import { appendContext, type Stage0 } from './stage0.ts';
 
 const REAP_BATCH_MAX = 500;
@@ -18,7 +16,8 @@ export async function reapLostBoots(
   dueBefore: Date | 'infinity',
 ): Promise<number> {
   let reaped = 0;
-  for (;;) {
+  for (let before = -1; reaped > before; ) {
+    before = reaped;
     const lost = await readLostBoots(stage0.database, dueAfter, dueBefore, REAP_BATCH_MAX);
     for (const bootEvent of lost) {
       const finishedAt = stage0.now().toISOString();
@@ -28,14 +27,14 @@ export async function reapLostBoots(
           stage0.database,
           [
             {
-              id: executionIdOf(bootEvent.id),
+              id: bootEvent.related_to?.[0] as string,
               seq: 0,
               entity_type: 'execution',
               who: 'reaper',
               did: 'ran_kernel',
               this: bootEvent.this ?? null,
               at: finishedAt,
-              parent_id: (bootEvent.metadata as { kernel_id: string }).kernel_id,
+              parent_id: (bootEvent.metadata as { kernel_id?: string } | null)?.kernel_id ?? null,
               caused_by: bootEvent.id,
               status: 'lost',
               name: bootEvent.name ?? null,
@@ -43,7 +42,7 @@ export async function reapLostBoots(
               started_at: bootEvent.started_at ?? null,
               finished_at: finishedAt,
               trace_id: bootEvent.trace_id ?? null,
-              metadata: bootEvent.metadata as Json,
+              metadata: bootEvent.metadata ?? null,
             },
           ],
           appendContext(stage0, identity),
@@ -53,6 +52,6 @@ export async function reapLostBoots(
         if (!(error instanceof ConflictError)) throw error;
       }
     }
-    if (lost.length < REAP_BATCH_MAX) return reaped;
   }
+  return reaped;
 }

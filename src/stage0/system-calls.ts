@@ -58,6 +58,7 @@ export class SystemCalls {
   readonly #runNested: typeof runKernel;
   #held: Held | undefined;
   #isOver = false;
+  #isLocking = false;
 
   readonly #calls: Record<string, (args: unknown[]) => Promise<unknown>> = {
     fetchSpan: ([id]) => this.#fetchSpan(id),
@@ -114,12 +115,10 @@ export class SystemCalls {
     return span;
   }
 
-  async #sql(statement: { text: string; values: unknown[] }): Promise<Row[]> {
-    // The identity is a setting of the transaction: a statement that could change it could read for anyone.
-    if (/set_config|pg_catalog|u&"/i.test(statement.text)) {
-      throw new AccessError('SQL_REFUSED', 'ctx.sql: set_config, pg_catalog and U&"" are refused');
-    }
-    const rows = await this.#readAsKernel(statement);
+  async #sql({ text, values }: { text: string; values: unknown[] }): Promise<Row[]> {
+    refuseDangerousSql(text);
+    // The extended protocol takes one statement only; with the simple one, `; commit; …` would follow.
+    const rows = await this.#readAsKernel({ text, values, queryMode: 'extended' });
     if (rows.length > SQL_ROWS_MAX) {
       throw new InputError('TOO_MANY_ROWS', `ctx.sql: ${rows.length} rows, ${SQL_ROWS_MAX} are allowed; add a limit`);
     }
@@ -169,7 +168,18 @@ export class SystemCalls {
    * go, and is gone if it fails or dies. Waiting ends with the kernel's deadline.
    */
   async #lock(key: string): Promise<void> {
-    if (this.held !== undefined) throw new KernelError('LOCK_HELD', 'a kernel holds one lock at a time');
+    if (this.#isLocking || this.held !== undefined) {
+      throw new KernelError('LOCK_HELD', 'a kernel holds one lock at a time');
+    }
+    this.#isLocking = true;
+    try {
+      await this.#acquire(key);
+    } finally {
+      this.#isLocking = false;
+    }
+  }
+
+  async #acquire(key: string): Promise<void> {
     const acquired = Promise.withResolvers<TransactionQuery>();
     const released = Promise.withResolvers<Outcome>();
     const ended = this.#stage0.database.transaction(
@@ -272,6 +282,21 @@ export class SystemCalls {
 
 /** The kernel let go of its lock without committing. */
 class RolledBack extends Error {}
+
+/** Functions that change settings, run SQL that is made of text, or hold what outlives the transaction. */
+const DANGEROUS_SQL = /set_config|query_to_xml|cursor_to_xml|ts_stat|ts_rewrite|dblink|pg_(?!trgm)\w*|\blo_\w+|u&["']/i;
+
+/**
+ * `ctx.sql` reads. The identity is a setting of its transaction, so nothing that could change a setting may pass. Row
+ * level security and a role that can only read stand behind this; kernels are reviewed and signed before it.
+ */
+function refuseDangerousSql(text: string): void {
+  if (!/^\s*(select|with|values|table)\b/i.test(text)) {
+    throw new AccessError('SQL_REFUSED', 'ctx.sql: only select, with, values and table');
+  }
+  const found = DANGEROUS_SQL.exec(text)?.[0];
+  if (found !== undefined) throw new AccessError('SQL_REFUSED', `ctx.sql: ${found} is refused`);
+}
 
 /** Calls issued together would interleave on the lock's one connection. */
 function inTurn<T>(held: Held, call: (query: TransactionQuery) => Promise<T>): Promise<T> {

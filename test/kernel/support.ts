@@ -12,7 +12,7 @@ export const ENV: KernelEnv = {
   boot_event_id: 'boot',
   trace_id: 'trace',
   deadline: '2030-01-01T00:00:00.000Z',
-  policy: { slow_ms: 5000, timeout_ms: 60_000 },
+  policy: { slow_ms: 5000, timeout_ms: 60_000, memory_mb: 128 },
 };
 
 /** A job of untrusted code; `more` overrides anything, its limits one by one. */

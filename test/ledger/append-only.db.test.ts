@@ -63,7 +63,9 @@ async function attempt(sql: string, { role, isGranted, isReplica }: Attempt = {}
     await admin.query('begin');
     if (isGranted) {
       await admin.query(`grant all on ${[...TABLES, ...VIEWS].join(', ')} to ${role}`);
-      await admin.query(`create policy change_all on ledger.universal_registry for all to ${role} using (true) with check (true)`);
+      await admin.query(
+        `create policy change_all on ledger.universal_registry for all to ${role} using (true) with check (true)`,
+      );
     }
     if (isReplica) await admin.query('set local session_replication_role = replica');
     if (role !== undefined) await admin.query(`set local role ${role}`);
@@ -78,7 +80,9 @@ async function attempt(sql: string, { role, isGranted, isReplica }: Attempt = {}
 }
 
 function on(target: string, sql: string): string {
-  return sql.replaceAll(/(?<=\b(?:update|from|truncate|merge into|insert into) )t\b/g, target).replaceAll('= t.', `= ${target.split('.')[1]}.`);
+  return sql
+    .replaceAll(/(?<=\b(?:update|from|truncate|merge into|insert into) )t\b/g, target)
+    .replaceAll('= t.', `= ${target.split('.')[1]}.`);
 }
 
 describe.each(ROLES)('%s', (role) => {
@@ -110,7 +114,9 @@ describe.each(ROLES)('%s', (role) => {
   it('is refused through a view even when it was granted everything', async () => {
     for (const view of ['ledger.visible_timeline', 'ledger.current_span']) {
       for (const sql of CHANGES_BY_VIEW) {
-        expect(await attempt(on(view, sql), { role, isGranted: true, isReplica: true }), on(view, sql)).toMatch(/^(LL001|55000)$/);
+        expect(await attempt(on(view, sql), { role, isGranted: true, isReplica: true }), on(view, sql)).toMatch(
+          /^(LL001|55000)$/,
+        );
       }
     }
   });

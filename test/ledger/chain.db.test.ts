@@ -77,16 +77,22 @@ describe('the next version', () => {
 
   it('may not come without a prev_hash, nor a first one with it, nor below zero', async () => {
     expect(await append([nextVersion(first, { prev_hash: null })])).toMatch(/^(23514|LL004)$/);
-    expect(await append([sealSpan(hashable({ prev_hash: first.curr_hash }), runtimeSigner)])).toMatch(/^(23514|LL004)$/);
+    expect(await append([sealSpan(hashable({ prev_hash: first.curr_hash }), runtimeSigner)])).toMatch(
+      /^(23514|LL004)$/,
+    );
     expect(await append([sealSpan(hashable({ seq: -1 }), runtimeSigner)])).toMatch(/^(23514|LL004)$/);
-    expect(await append([sealSpan(hashable({ seq: -1, prev_hash: first.curr_hash }), runtimeSigner)])).toMatch(/^(23514|LL004)$/);
+    expect(await append([sealSpan(hashable({ seq: -1, prev_hash: first.curr_hash }), runtimeSigner)])).toMatch(
+      /^(23514|LL004)$/,
+    );
   });
 
   it('may not change tenant, owner or entity type', async () => {
     expect(await append([nextVersion(first, { entity_type: 'manifest' })])).toBe('LL003');
     expect(await append([nextVersion(first, { owner_id: 'alan' })], ALAN)).toBe('LL003');
     expect(await append([nextVersion(first, { owner_id: 'alan' })])).toBe('42501');
-    expect(await append([nextVersion(first, { tenant_id: 'bolt' })], { userId: 'alice', tenantId: 'bolt' })).toBe('LL003');
+    expect(await append([nextVersion(first, { tenant_id: 'bolt' })], { userId: 'alice', tenantId: 'bolt' })).toBe(
+      'LL003',
+    );
   });
 
   it('may not be somebody else’s, who knows all of the span', async () => {
@@ -121,14 +127,28 @@ describe('the next version', () => {
 });
 
 describe('a row', () => {
-  it.each(['curr_hash', 'signature', 'public_key'])('without %s is refused, or with one that is not lower-case hex of its size', async (column) => {
-    const span = sealSpan(hashable(), runtimeSigner) as Span;
-    const value = span[column as 'curr_hash'] as string;
-    const bad = [null, undefined, '', value.slice(2), `${value}00`, value.toUpperCase().replace(/^./, 'A'), `zz${value.slice(2)}`, ` ${value.slice(1)}`];
-    for (const malformed of bad) {
-      expect(await append([{ ...span, [column]: malformed }]), String(malformed)).toMatch(/^(23502|23514|22\w\w\w|LL007)$/);
-    }
-  });
+  it.each(['curr_hash', 'signature', 'public_key'])(
+    'without %s is refused, or with one that is not lower-case hex of its size',
+    async (column) => {
+      const span = sealSpan(hashable(), runtimeSigner) as Span;
+      const value = span[column as 'curr_hash'] as string;
+      const bad = [
+        null,
+        undefined,
+        '',
+        value.slice(2),
+        `${value}00`,
+        value.toUpperCase().replace(/^./, 'A'),
+        `zz${value.slice(2)}`,
+        ` ${value.slice(1)}`,
+      ];
+      for (const malformed of bad) {
+        expect(await append([{ ...span, [column]: malformed }]), String(malformed)).toMatch(
+          /^(23502|23514|22\w\w\w|LL007)$/,
+        );
+      }
+    },
+  );
 
   it('spoils the whole batch that it is in', async () => {
     const good = sealSpan(hashable(), runtimeSigner);
@@ -156,7 +176,9 @@ describe('a row', () => {
     const insert = async (client: pg.Client, more: object, overriding = ''): Promise<string> => {
       const row = { ...span, ...more };
       const names = Object.keys(row).map((name) => `"${name}"`);
-      await client.query(`begin; select set_config('app.user_id', 'alice', true), set_config('app.tenant_id', 'acme', true)`);
+      await client.query(
+        `begin; select set_config('app.user_id', 'alice', true), set_config('app.tenant_id', 'acme', true)`,
+      );
       try {
         await client.query(
           `insert into ledger.universal_registry (${names}) ${overriding} values (${names.map((_, i) => `$${i + 1}`)})`,
@@ -196,7 +218,9 @@ describe('eight writers on one span', () => {
     );
     const versions = await readVersions(writers[0] as (typeof writers)[0], ALICE, id);
     expect(versions.map(({ seq }) => seq)).toEqual(Array.from({ length: WRITERS * each + 1 }, (_, seq) => seq));
-    expect(versions.map((version, i) => checkChain(version, versions[i - 1])).filter((problem) => problem !== null)).toEqual([]);
+    expect(
+      versions.map((version, i) => checkChain(version, versions[i - 1])).filter((problem) => problem !== null),
+    ).toEqual([]);
     const told = versions.slice(1).map(({ metadata }) => JSON.stringify(metadata));
     expect(new Set(told).size).toBe(WRITERS * each);
   });
@@ -205,7 +229,9 @@ describe('eight writers on one span', () => {
     const { id } = first;
     const writers = Array.from({ length: WRITERS }, () => database.open('loglineos_app', { connectionsMax: 1 }));
     const outcomes = await Promise.allSettled(
-      writers.map((writer, i) => appendSpans(writer, [draft({ id, seq: 1, metadata: { writer: i } })], contextOf(ALICE))),
+      writers.map((writer, i) =>
+        appendSpans(writer, [draft({ id, seq: 1, metadata: { writer: i } })], contextOf(ALICE)),
+      ),
     );
     const losers = outcomes.filter((outcome) => outcome.status === 'rejected').map(({ reason }) => reason);
     expect(losers).toHaveLength(WRITERS - 1);
@@ -219,7 +245,9 @@ describe('eight writers on one span', () => {
   it('make one new span when they all name the same new id', async () => {
     const id = randomUUID();
     const writers = Array.from({ length: WRITERS }, () => database.open('loglineos_app', { connectionsMax: 1 }));
-    const outcomes = await Promise.allSettled(writers.map((writer) => appendSpans(writer, [draft({ id, seq: 0 })], contextOf(ALICE))));
+    const outcomes = await Promise.allSettled(
+      writers.map((writer) => appendSpans(writer, [draft({ id, seq: 0 })], contextOf(ALICE))),
+    );
     expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
   });
 });

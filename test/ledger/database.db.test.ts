@@ -1,5 +1,16 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { appendOnce, appendSpans, Database, readLatestVersions, readLostBoots, readTimeline, readVersions, releaseExecution, reserveExecution, TIMELINE_START } from '../../src/ledger/index.ts';
+import {
+  appendOnce,
+  appendSpans,
+  Database,
+  readLatestVersions,
+  readLostBoots,
+  readTimeline,
+  readVersions,
+  releaseExecution,
+  reserveExecution,
+  TIMELINE_START,
+} from '../../src/ledger/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { ALICE, BOB, contextOf, draft } from '../support/spans.ts';
 
@@ -60,7 +71,11 @@ describe('nothing of the session survives a transaction', () => {
       [
         'a transaction that fails',
         () =>
-          database.transaction(BOB, (query) => query({ text: 'select 1/0' }), { role: 'loglineos_kernel', readOnly: true, timeoutMs: 77 }),
+          database.transaction(BOB, (query) => query({ text: 'select 1/0' }), {
+            role: 'loglineos_kernel',
+            readOnly: true,
+            timeoutMs: 77,
+          }),
       ],
       [
         'a transaction whose code throws',
@@ -94,7 +109,13 @@ describe('a transaction', () => {
         }),
       { role: 'loglineos_kernel', readOnly: true, timeoutMs: 1234 },
     );
-    expect(state).toEqual({ user_id: "o'brien", tenant_id: 'a\\b', role: 'loglineos_kernel', timeout: '1234ms', read_only: 'on' });
+    expect(state).toEqual({
+      user_id: "o'brien",
+      tenant_id: 'a\\b',
+      role: 'loglineos_kernel',
+      timeout: '1234ms',
+      read_only: 'on',
+    });
   });
 
   it('vanishes whole when its code throws', async () => {
@@ -116,7 +137,9 @@ describe('a transaction', () => {
   });
 
   it('may not write when it is read only', async () => {
-    const write = database.transaction(ALICE, (query) => query({ text: 'create temp table t (a int)' }), { readOnly: true });
+    const write = database.transaction(ALICE, (query) => query({ text: 'create temp table t (a int)' }), {
+      readOnly: true,
+    });
     await expect(write).rejects.toMatchObject({ kind: 'input', code: 'SQL_REFUSED' });
   });
 
@@ -139,7 +162,9 @@ describe('a pool', () => {
     const [session] = await database.query<{ pid: number }>({ text: 'select pg_backend_pid() as pid' });
     const admin = await testDatabase.connect('admin');
     await admin.query('select pg_terminate_backend($1)', [session?.pid]);
-    await expect.poll(() => database.query({ text: 'select 1 as one' }).catch((error: { code: string }) => error.code)).toEqual([{ one: 1 }]);
+    await expect
+      .poll(() => database.query({ text: 'select 1 as one' }).catch((error: { code: string }) => error.code))
+      .toEqual([{ one: 1 }]);
   });
 
   it('asks for the password again after a refused login', async () => {

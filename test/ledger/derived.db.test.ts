@@ -1,6 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { appendSpans, type Database, readLostBoots, rebuildDerived, releaseExecution, reserveExecution, verifyLedger } from '../../src/ledger/index.ts';
+import {
+  appendSpans,
+  type Database,
+  readLostBoots,
+  rebuildDerived,
+  releaseExecution,
+  reserveExecution,
+  verifyLedger,
+} from '../../src/ledger/index.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { trustedKeys } from '../support/keys.ts';
@@ -18,12 +26,16 @@ afterAll(() => testDatabase.close());
 
 async function usage(): Promise<unknown[]> {
   const admin = testDatabase.open('admin');
-  return admin.query({ text: `select tenant_id, day::text, executions from ledger.daily_usage where executions > 0 order by 1, 2` });
+  return admin.query({
+    text: `select tenant_id, day::text, executions from ledger.daily_usage where executions > 0 order by 1, 2`,
+  });
 }
 
 describe('the quota of a tenant’s day', () => {
   it('is reserved exactly as often as it allows, by however many at once', async () => {
-    const attempts = await Promise.all(Array.from({ length: 40 }, () => reserveExecution(database, 'race', '2026-11-23', 25)));
+    const attempts = await Promise.all(
+      Array.from({ length: 40 }, () => reserveExecution(database, 'race', '2026-11-23', 25)),
+    );
     expect(attempts.filter((reserved) => reserved)).toHaveLength(25);
     expect(await reserveExecution(database, 'race', '2026-11-23', 25)).toBe(false);
     expect(await reserveExecution(database, 'race', '2026-11-24', 25)).toBe(true);
@@ -44,7 +56,11 @@ describe('the quota of a tenant’s day', () => {
   });
 
   it('cannot be counted by a statement of the application’s own', async () => {
-    for (const text of ['update ledger.daily_usage set executions = 0', 'delete from ledger.daily_usage', `insert into ledger.daily_usage values ('x', now(), 1)`]) {
+    for (const text of [
+      'update ledger.daily_usage set executions = 0',
+      'delete from ledger.daily_usage',
+      `insert into ledger.daily_usage values ('x', now(), 1)`,
+    ]) {
       await expect(database.query({ text })).rejects.toMatchObject({ code: 'NOT_PERMITTED' });
     }
   });
@@ -53,11 +69,23 @@ describe('the quota of a tenant’s day', () => {
 describe('rebuildDerived', () => {
   it('counts again what the ledger holds, whatever the table said', async () => {
     const ran = (started_at: string) => draft({ entity_type: 'execution', did: 'ran_function', started_at });
-    await appendSpans(database, [ran('2026-11-22T23:59:59.999Z'), ran('2026-11-23T00:00:00.000Z'), ran('2026-11-23T12:00:00.000Z')], contextOf(ALICE));
+    await appendSpans(
+      database,
+      [ran('2026-11-22T23:59:59.999Z'), ran('2026-11-23T00:00:00.000Z'), ran('2026-11-23T12:00:00.000Z')],
+      contextOf(ALICE),
+    );
     const [again] = await appendSpans(database, [ran('2026-11-23T01:00:00.000Z')], contextOf(BOB));
-    await appendSpans(database, [ran('2026-11-23T01:00:00.000Z')].map((said) => ({ ...said, id: again?.id as string })), contextOf(BOB));
-    await appendSpans(database, [draft({ entity_type: 'execution', did: 'booted', started_at: '2026-11-23T00:00:00.000Z' })], contextOf(BOB));
-    await rebuildDerived({ connectionString: testDatabase.adminUrl });
+    await appendSpans(
+      database,
+      [ran('2026-11-23T01:00:00.000Z')].map((said) => ({ ...said, id: again?.id as string })),
+      contextOf(BOB),
+    );
+    await appendSpans(
+      database,
+      [draft({ entity_type: 'execution', did: 'booted', started_at: '2026-11-23T00:00:00.000Z' })],
+      contextOf(BOB),
+    );
+    await rebuildDerived({ url: testDatabase.adminUrl });
     expect(await usage()).toEqual([
       { tenant_id: 'acme', day: '2026-11-22', executions: 1 },
       { tenant_id: 'acme', day: '2026-11-23', executions: 2 },
@@ -79,13 +107,15 @@ describe('rebuildDerived', () => {
     await admin.query('alter table ledger.universal_registry disable trigger all');
     await admin.query('delete from ledger.universal_registry where id = $1', [gone?.id]);
     await admin.query('alter table ledger.universal_registry enable trigger all');
-    await rebuildDerived({ connectionString: testDatabase.adminUrl });
+    await rebuildDerived({ url: testDatabase.adminUrl });
     const report = await verifyLedger(auditor, trustedKeys, nodeEd25519);
     expect(report.problems).toEqual([{ id: gone?.id, seq: 0, class: 'missing', detail: expect.any(String) }]);
   });
 
   it('is not for the application', async () => {
-    await expect(database.query({ text: 'select ledger.rebuild_derived()' })).rejects.toMatchObject({ code: 'NOT_PERMITTED' });
+    await expect(database.query({ text: 'select ledger.rebuild_derived()' })).rejects.toMatchObject({
+      code: 'NOT_PERMITTED',
+    });
   });
 });
 
@@ -99,7 +129,11 @@ describe('readLostBoots', () => {
     const execution = randomUUID();
     const [late] = await appendSpans(database, [boot('2026-11-23T10:00:02.000Z')], contextOf(ALICE));
     const [early] = await appendSpans(database, [boot('2026-11-23T10:00:01.000Z')], contextOf(BOB));
-    await appendSpans(database, [boot('2026-11-23T10:00:01.500Z', execution), draft({ id: execution, seq: 0 })], contextOf(ALICE));
+    await appendSpans(
+      database,
+      [boot('2026-11-23T10:00:01.500Z', execution), draft({ id: execution, seq: 0 })],
+      contextOf(ALICE),
+    );
     const [running] = await appendSpans(database, [boot('2026-11-23T11:00:00.000Z')], contextOf(ALICE));
     expect(await ids('-infinity', new Date('2026-11-23T10:30:00Z'))).toEqual([early?.id, late?.id]);
     expect(await ids('-infinity', 'infinity')).toEqual([early?.id, late?.id, running?.id]);

@@ -1,6 +1,15 @@
 import { createHash } from 'node:crypto';
-import { inject, afterAll, describe, expect, it } from 'vitest';
-import { appendSpans, Database, grantLogins, loadMigrations, type Migration, migrate, rebuildDerived, verifyLedger } from '../../src/ledger/index.ts';
+import { afterAll, describe, expect, inject, it } from 'vitest';
+import {
+  appendSpans,
+  Database,
+  grantLogins,
+  loadMigrations,
+  type Migration,
+  migrate,
+  rebuildDerived,
+  verifyLedger,
+} from '../../src/ledger/index.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { trustedKeys } from '../support/keys.ts';
 import { startTemporaryPostgres, TEST_PASSWORD, withClient, withDatabase } from '../support/postgres-server.ts';
@@ -46,29 +55,31 @@ describe('the migration files', () => {
 describe('migrate', () => {
   it('applies everything once, and nothing the second time', async () => {
     const url = await createEmpty();
-    expect((await migrate({ connectionString: url }, migrations)).applied).toEqual(NAMES);
-    expect(await migrate({ connectionString: url }, migrations)).toEqual({ version: migrations.length, applied: [] });
+    expect((await migrate({ url: url }, migrations)).applied).toEqual(NAMES);
+    expect(await migrate({ url: url }, migrations)).toEqual({ version: migrations.length, applied: [] });
     expect(await recorded(url)).toEqual(NAMES);
   });
 
   it('goes on from where an older version of the code stopped', async () => {
     const url = await createEmpty();
-    await migrate({ connectionString: url }, migrations.slice(0, 5));
-    expect((await migrate({ connectionString: url }, migrations)).applied).toEqual(NAMES.slice(5));
+    await migrate({ url: url }, migrations.slice(0, 5));
+    expect((await migrate({ url: url }, migrations)).applied).toEqual(NAMES.slice(5));
   });
 
   it('works when twenty start at once: one applies, the others find nothing to do', async () => {
     const url = await createEmpty();
-    const results = await Promise.all(Array.from({ length: 20 }, () => migrate({ connectionString: url }, migrations)));
+    const results = await Promise.all(Array.from({ length: 20 }, () => migrate({ url: url }, migrations)));
     expect(results.filter(({ applied }) => applied.length > 0).map(({ applied }) => applied)).toEqual([NAMES]);
     expect(await recorded(url)).toEqual(NAMES);
   });
 
   it('refuses a file that was edited after it was applied', async () => {
     const url = await createEmpty();
-    await migrate({ connectionString: url }, migrations.slice(0, 3));
-    const tampered = migrations.map((migration, i) => (i === 1 ? edited(migration, `${migration.text}\n-- a word`) : migration));
-    await expect(migrate({ connectionString: url }, tampered)).rejects.toMatchObject({
+    await migrate({ url: url }, migrations.slice(0, 3));
+    const tampered = migrations.map((migration, i) =>
+      i === 1 ? edited(migration, `${migration.text}\n-- a word`) : migration,
+    );
+    await expect(migrate({ url: url }, tampered)).rejects.toMatchObject({
       code: 'MIGRATION_EDITED',
       message: expect.stringContaining(NAMES[1] as string),
     });
@@ -77,8 +88,8 @@ describe('migrate', () => {
 
   it('refuses a database that a newer version of the code has migrated', async () => {
     const url = await createEmpty();
-    await migrate({ connectionString: url }, migrations);
-    await expect(migrate({ connectionString: url }, migrations.slice(0, -1))).rejects.toMatchObject({
+    await migrate({ url: url }, migrations);
+    await expect(migrate({ url: url }, migrations.slice(0, -1))).rejects.toMatchObject({
       code: 'MIGRATION_UNKNOWN',
       message: expect.stringContaining(NAMES.at(-1) as string),
     });
@@ -86,11 +97,17 @@ describe('migrate', () => {
 
   it('leaves nothing of a set that fails half way', async () => {
     const url = await createEmpty();
-    const failing = { ...edited(migrations[0] as Migration, 'create table ledger.half (a int); select 1/0'), version: 9999, name: '9999_fails.sql' };
-    await expect(migrate({ connectionString: url }, [...migrations, failing])).rejects.toMatchObject({ code: '22012' });
-    const schemas = await withClient(url, (client) => client.query(`select from pg_namespace where nspname = 'ledger'`));
+    const failing = {
+      ...edited(migrations[0] as Migration, 'create table ledger.half (a int); select 1/0'),
+      version: 9999,
+      name: '9999_fails.sql',
+    };
+    await expect(migrate({ url: url }, [...migrations, failing])).rejects.toMatchObject({ code: '22012' });
+    const schemas = await withClient(url, (client) =>
+      client.query(`select from pg_namespace where nspname = 'ledger'`),
+    );
     expect(schemas.rowCount).toBe(0);
-    expect((await migrate({ connectionString: url }, migrations)).applied).toEqual(NAMES);
+    expect((await migrate({ url: url }, migrations)).applied).toEqual(NAMES);
   });
 });
 
@@ -98,7 +115,9 @@ describe('on a server of its own, where no role exists yet', () => {
   it('a master user who is no superuser migrates two databases with ten migrators each, and the ledger works', async () => {
     const server = await startTemporaryPostgres();
     try {
-      await withClient(server.url, (client) => client.query(`create role master login createrole createdb password '${TEST_PASSWORD}'`));
+      await withClient(server.url, (client) =>
+        client.query(`create role master login createrole createdb password '${TEST_PASSWORD}'`),
+      );
       const login = new URL(withDatabase(server.url, 'postgres'));
       login.username = 'master';
       const urls = ['one', 'two'].map((name) => withDatabase(login.href, name));
@@ -107,7 +126,9 @@ describe('on a server of its own, where no role exists yet', () => {
         await client.query('create database two');
       });
       for (const results of await Promise.all(
-        urls.map((url) => Promise.all(Array.from({ length: 10 }, () => migrate({ connectionString: url }, migrations)))),
+        urls.map((url) =>
+          Promise.all(Array.from({ length: 10 }, () => migrate({ url: url }, migrations))),
+        ),
       )) {
         expect(results.filter(({ applied }) => applied.length > 0).map(({ applied }) => applied)).toEqual([NAMES]);
       }
@@ -119,7 +140,7 @@ describe('on a server of its own, where no role exists yet', () => {
 
   async function expectWorkingLedger(url: string): Promise<void> {
     const passwords = { loglineos_app: 'a', loglineos_seeder: 'b', loglineos_auditor: 'c' };
-    await grantLogins({ connectionString: url }, passwords);
+    await grantLogins({ url: url }, passwords);
     const open = (role: keyof typeof passwords) => {
       const login = new URL(url);
       login.username = role;
@@ -131,9 +152,13 @@ describe('on a server of its own, where no role exists yet', () => {
       const [first] = await appendSpans(app, [draft()], contextOf(ALICE));
       await appendSpans(app, [draft({ id: first?.id as string })], contextOf(ALICE));
       expect(await verifyLedger(auditor, trustedKeys, nodeEd25519)).toMatchObject({ ok: true, checked: 2 });
-      await rebuildDerived({ connectionString: url });
+      await rebuildDerived({ url: url });
       await withClient(url, async (client) => {
-        for (const sql of ['update ledger.universal_registry set who = who', 'delete from ledger.universal_registry', 'truncate ledger.universal_registry']) {
+        for (const sql of [
+          'update ledger.universal_registry set who = who',
+          'delete from ledger.universal_registry',
+          'truncate ledger.universal_registry',
+        ]) {
           await expect(client.query(sql), sql).rejects.toMatchObject({ code: '42501' });
         }
         expect((await client.query('select from ledger.universal_registry')).rowCount).toBe(0);

@@ -7,7 +7,9 @@ import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { rootSigner, runtimeSigner } from '../support/keys.ts';
 import { ALAN, ALICE, BOB, contextOf, draft, hashable, OTHER_ALICE } from '../support/spans.ts';
 
-const READERS = ['app', 'kernel', 'publisher', 'seeder', 'auditor', 'guard', 'owner'].map((name) => `loglineos_${name}`);
+const READERS = ['app', 'kernel', 'publisher', 'seeder', 'auditor', 'guard', 'owner'].map(
+  (name) => `loglineos_${name}`,
+);
 const PUBLISHER: Identity = { userId: 'press', tenantId: 'paper' };
 
 let database: TestDatabase;
@@ -41,7 +43,8 @@ async function see(relation: string, role: string, settings: Record<string, stri
     // Not every role may read every view; what row level security would show it is asked here.
     await admin.query(`grant select on ${relations.join(', ')} to ${role}`);
     await admin.query(`set local role ${role}`);
-    for (const [name, value] of Object.entries(settings)) await admin.query('select set_config($1, $2, true)', [name, value]);
+    for (const [name, value] of Object.entries(settings))
+      await admin.query('select set_config($1, $2, true)', [name, value]);
     const { rows } = await admin.query<{ this: string }>(`select "this" from ${relation} order by "this"`);
     return rows.map((row) => row.this);
   } finally {
@@ -55,7 +58,9 @@ function declared({ userId, tenantId }: Identity): Record<string, string> {
 
 describe('a session without an identity', () => {
   it.each(READERS)('sees no row as %s, in the table or any view', async (role) => {
-    expect(relations).toEqual(expect.arrayContaining(['ledger.visible_timeline', 'ledger.settled_timeline', 'ledger.current_span']));
+    expect(relations).toEqual(
+      expect.arrayContaining(['ledger.visible_timeline', 'ledger.settled_timeline', 'ledger.current_span']),
+    );
     for (const relation of relations) {
       expect(await see(relation, role, {}), relation).toEqual([]);
       expect(await see(relation, role, { 'app.user_id': '', 'app.tenant_id': '' }), relation).toEqual([]);
@@ -65,16 +70,27 @@ describe('a session without an identity', () => {
     }
   });
 
-  it.each(['loglineos_app', 'loglineos_seeder', 'loglineos_auditor'] as const)('sees no row when it logs in as %s', async (login) => {
-    const client = await database.connect(login);
-    for (const relation of relations) expect((await client.query(`select from ${relation}`)).rowCount, relation).toBe(0);
-  });
+  it.each(['loglineos_app', 'loglineos_seeder', 'loglineos_auditor'] as const)(
+    'sees no row when it logs in as %s',
+    async (login) => {
+      const client = await database.connect(login);
+      for (const relation of relations)
+        expect((await client.query(`select from ${relation}`)).rowCount, relation).toBe(0);
+    },
+  );
 
   it('writes nothing', async () => {
     const client = await database.connect('loglineos_app');
     const rows = JSON.stringify([sealSpan(hashable(), runtimeSigner)]);
-    for (const [user, tenant] of [[null, null], ['', ''], ['alice', null], [null, 'acme']]) {
-      await expect(client.query('select ledger.append($1, $2, $3)', [user, tenant, rows])).rejects.toMatchObject({ code: '42501' });
+    for (const [user, tenant] of [
+      [null, null],
+      ['', ''],
+      ['alice', null],
+      [null, 'acme'],
+    ]) {
+      await expect(client.query('select ledger.append($1, $2, $3)', [user, tenant, rows])).rejects.toMatchObject({
+        code: '42501',
+      });
     }
   });
 });
@@ -94,15 +110,23 @@ describe('an identity', () => {
     for (const relation of relations) {
       for (const role of ['loglineos_app', 'loglineos_kernel', 'loglineos_seeder', 'loglineos_owner']) {
         // Rows settle once every transaction of the server that was running has ended; other tests run beside this one.
-        await expect.poll(() => see(relation, role, declared(identity)), { message: `${relation} ${role}`, timeout: 10_000 }).toEqual(expected);
+        await expect
+          .poll(() => see(relation, role, declared(identity)), { message: `${relation} ${role}`, timeout: 10_000 })
+          .toEqual(expected);
       }
     }
   });
 
   it('gets another’s span by its id no more than by any other way', async () => {
     const app = database.open('loglineos_app');
-    const { rows } = await admin.query<{ id: string; this: string }>('select id, "this" from ledger.universal_registry');
-    const latest = await readLatestVersions(app, BOB, rows.map(({ id }) => id));
+    const { rows } = await admin.query<{ id: string; this: string }>(
+      'select id, "this" from ledger.universal_registry',
+    );
+    const latest = await readLatestVersions(
+      app,
+      BOB,
+      rows.map(({ id }) => id),
+    );
     expect([...latest.values()].map((span) => span.this).sort()).toEqual(visibleTo[2]?.[1]);
   });
 
@@ -124,12 +148,18 @@ describe('an identity', () => {
     expect(await see('ledger.universal_registry', 'loglineos_auditor', declared(ALICE))).toHaveLength(9);
     const auditor = await database.connect('loglineos_auditor');
     const rows = JSON.stringify([sealSpan(hashable(), runtimeSigner)]);
-    await expect(auditor.query(`select ledger.append('alice', 'acme', $1)`, [rows])).rejects.toMatchObject({ code: '42501' });
+    await expect(auditor.query(`select ledger.append('alice', 'acme', $1)`, [rows])).rejects.toMatchObject({
+      code: '42501',
+    });
   });
 });
 
 describe('writing', () => {
-  async function append(login: 'loglineos_app' | 'loglineos_seeder', identity: Identity, more: object): Promise<unknown> {
+  async function append(
+    login: 'loglineos_app' | 'loglineos_seeder',
+    identity: Identity,
+    more: object,
+  ): Promise<unknown> {
     const client = await database.connect(login);
     const rows = JSON.stringify([sealSpan(hashable({ id: randomUUID(), ...more }, identity), runtimeSigner)]);
     return client.query('select ledger.append($1, $2, $3)', [identity.userId, identity.tenantId, rows]);
@@ -146,7 +176,9 @@ describe('writing', () => {
 
   it('a public row needs a right of its own', async () => {
     await expect(append('loglineos_app', ALICE, { visibility: 'public' })).rejects.toMatchObject({ code: '42501' });
-    await expect(append('loglineos_seeder', ALICE, { visibility: 'public', this: 'public of press@paper' })).resolves.toBeDefined();
+    await expect(
+      append('loglineos_seeder', ALICE, { visibility: 'public', this: 'public of press@paper' }),
+    ).resolves.toBeDefined();
   });
 
   it('is refused through the append function and directly alike', async () => {

@@ -3,10 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { appendSpans, type Cursor, cursorOf, type Database, readTimeline, TIMELINE_START } from '../../src/ledger/index.ts';
+import { appendSpans, type Cursor, cursorOf, Database, readTimeline, TIMELINE_START } from '../../src/ledger/index.ts';
 import { parseCursor } from '../../src/ledger/timeline.ts';
-import { type SealedSpan, type StoredSpan, sealSpan, verifySpan } from '../../src/span/index.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
+import { type SealedSpan, type StoredSpan, sealSpan, verifySpan } from '../../src/span/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { runtimeSigner, trustedKeys } from '../support/keys.ts';
 import { ALICE, BOB, contextOf, draft, hashable } from '../support/spans.ts';
@@ -50,7 +50,8 @@ async function waitFor(id: string): Promise<Cursor> {
 describe('a cursor', () => {
   it('sorts as text as its place does: transaction first, then position', () => {
     const place = fc.tuple(fc.bigInt({ min: 0n, max: 2n ** 63n - 1n }), fc.bigInt({ min: 0n, max: 2n ** 53n - 1n }));
-    const cursorAt = ([txId, position]: [bigint, bigint]) => cursorOf({ tx_id: String(txId), position: Number(position) } as StoredSpan);
+    const cursorAt = ([txId, position]: [bigint, bigint]) =>
+      cursorOf({ tx_id: String(txId), position: Number(position) } as StoredSpan);
     fc.assert(
       fc.property(place, place, (a, b) => {
         const isBefore = a[0] < b[0] || (a[0] === b[0] && a[1] < b[1]);
@@ -61,15 +62,25 @@ describe('a cursor', () => {
     );
   });
 
-  it.each(['', '0', 'x'.repeat(32), 'A'.repeat(32), '0'.repeat(33), `${'0'.repeat(32)}\n`, 'f'.repeat(32)])('is not %j', async (cursor) => {
-    await expect(readTimeline(database, ALICE, cursor, 1)).rejects.toMatchObject({ kind: 'input', code: 'CURSOR_INVALID' });
-  });
+  it.each(['', '0', 'x'.repeat(32), 'A'.repeat(32), '0'.repeat(33), `${'0'.repeat(32)}\n`, 'f'.repeat(32)])(
+    'is not %j',
+    async (cursor) => {
+      await expect(readTimeline(database, ALICE, cursor, 1)).rejects.toMatchObject({
+        kind: 'input',
+        code: 'CURSOR_INVALID',
+      });
+    },
+  );
 });
 
 describe('readTimeline', () => {
   it('gives spans in order, page by page, with their proof, and nothing after the last', async () => {
     const start = await settledEnd();
-    const appended = await appendSpans(database, Array.from({ length: 7 }, () => draft()), contextOf(ALICE));
+    const appended = await appendSpans(
+      database,
+      Array.from({ length: 7 }, () => draft()),
+      contextOf(ALICE),
+    );
     const end = await waitFor(appended[6]?.id as string);
     const pages: string[][] = [];
     let after = start;
@@ -216,11 +227,15 @@ describe('eight writers with random delays and one reader that is killed and res
     const admin = await testDatabase.connect('admin');
     for (;;) {
       const wasWriting = isWriting;
-      const reader = testDatabase.open('loglineos_app', { connectionsMax: 1, applicationName: 'reader' });
+      const reader = new Database({ url: testDatabase.urls.loglineos_app, applicationName: 'reader' });
       const isKilled = Math.random() < 0.3;
       try {
         const reading = readTimeline(reader, ALICE, after, 1 + Math.floor(Math.random() * 20));
-        if (isKilled) await Promise.all([reading, admin.query(`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'reader'`)]);
+        if (isKilled)
+          await Promise.all([
+            reading,
+            admin.query(`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'reader'`),
+          ]);
         const { spans, position } = await reading;
         // What a reader notes down it notes down together with its cursor; a reader that dies before has read nothing.
         if (isKilled && Math.random() < 0.5) throw new Error('killed before it noted anything down');

@@ -1,4 +1,4 @@
-import { hashes, Point, verify as nobleVerify } from '@noble/ed25519';
+import { hashes, verify as nobleVerify, Point } from '@noble/ed25519';
 import { sha512 } from '@noble/hashes/sha2.js';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -75,18 +75,22 @@ describe.each(SCHEMES)('Ed25519 by %s', (_name, scheme) => {
   });
 
   it('refuses signatures and public keys of a wrong length without throwing', () => {
-    for (const length of [0, 1, 31, 33, 64]) expect(scheme.verify(SIGNATURE, MESSAGE, new Uint8Array(length))).toBe(false);
+    for (const length of [0, 1, 31, 33, 64])
+      expect(scheme.verify(SIGNATURE, MESSAGE, new Uint8Array(length))).toBe(false);
     expect(scheme.verify(SIGNATURE, MESSAGE, concat(PUBLIC_KEY, new Uint8Array(1)))).toBe(false);
-    for (const length of [0, 63, 65, 128]) expect(scheme.verify(new Uint8Array(length), MESSAGE, PUBLIC_KEY)).toBe(false);
+    for (const length of [0, 63, 65, 128])
+      expect(scheme.verify(new Uint8Array(length), MESSAGE, PUBLIC_KEY)).toBe(false);
     expect(scheme.verify(concat(SIGNATURE, new Uint8Array(1)), MESSAGE, PUBLIC_KEY)).toBe(false);
   });
 
   it('refuses the signature with any one bit flipped', () => {
-    for (let bit = 0; bit < 512; bit++) expect(scheme.verify(withBitFlipped(SIGNATURE, bit), MESSAGE, PUBLIC_KEY), `bit ${bit}`).toBe(false);
+    for (let bit = 0; bit < 512; bit++)
+      expect(scheme.verify(withBitFlipped(SIGNATURE, bit), MESSAGE, PUBLIC_KEY), `bit ${bit}`).toBe(false);
   });
 
   it('refuses the public key or the message with any one bit flipped', () => {
-    for (let bit = 0; bit < 256; bit++) expect(scheme.verify(SIGNATURE, MESSAGE, withBitFlipped(PUBLIC_KEY, bit)), `bit ${bit}`).toBe(false);
+    for (let bit = 0; bit < 256; bit++)
+      expect(scheme.verify(SIGNATURE, MESSAGE, withBitFlipped(PUBLIC_KEY, bit)), `bit ${bit}`).toBe(false);
     for (let bit = 0; bit < MESSAGE.length * 8; bit++) {
       expect(scheme.verify(SIGNATURE, withBitFlipped(MESSAGE, bit), PUBLIC_KEY), `bit ${bit}`).toBe(false);
     }
@@ -96,13 +100,17 @@ describe.each(SCHEMES)('Ed25519 by %s', (_name, scheme) => {
 describe('both implementations of Ed25519', () => {
   it('give the same key and the same signature for any secret key and message, and accept it', () => {
     fc.assert(
-      fc.property(fc.uint8Array({ minLength: 32, maxLength: 32 }), fc.uint8Array({ maxLength: 300 }), (secretKey, message) => {
-        const publicKey = nodeEd25519.publicKeyOf(secretKey);
-        const signature = nodeEd25519.sign(message, secretKey);
-        expect(hex(nobleEd25519.publicKeyOf(secretKey))).toBe(hex(publicKey));
-        expect(hex(nobleEd25519.sign(message, secretKey))).toBe(hex(signature));
-        expectVerdict(true, signature, message, publicKey);
-      }),
+      fc.property(
+        fc.uint8Array({ minLength: 32, maxLength: 32 }),
+        fc.uint8Array({ maxLength: 300 }),
+        (secretKey, message) => {
+          const publicKey = nodeEd25519.publicKeyOf(secretKey);
+          const signature = nodeEd25519.sign(message, secretKey);
+          expect(hex(nobleEd25519.publicKeyOf(secretKey))).toBe(hex(publicKey));
+          expect(hex(nobleEd25519.sign(message, secretKey))).toBe(hex(signature));
+          expectVerdict(true, signature, message, publicKey);
+        },
+      ),
       { numRuns: 100 },
     );
   });
@@ -111,9 +119,14 @@ describe('both implementations of Ed25519', () => {
     const noise = (length: number) => fc.uint8Array({ minLength: length, maxLength: length });
     const scalar = fc.bigInt({ min: 0n, max: GROUP_ORDER - 1n }).map(littleEndian);
     fc.assert(
-      fc.property(noise(32), fc.oneof(noise(32), scalar), fc.oneof(noise(32), fc.constant(PUBLIC_KEY)), (r, s, publicKey) => {
-        expectVerdict(false, concat(r, s), MESSAGE, publicKey);
-      }),
+      fc.property(
+        noise(32),
+        fc.oneof(noise(32), scalar),
+        fc.oneof(noise(32), fc.constant(PUBLIC_KEY)),
+        (r, s, publicKey) => {
+          expectVerdict(false, concat(r, s), MESSAGE, publicKey);
+        },
+      ),
       { numRuns: 200 },
     );
   });
@@ -181,7 +194,8 @@ describe('points that RFC 8032 leaves to the implementation', () => {
 
   it('are refused as a key under which every message has the same signature', () => {
     const { scalar: r, point } = keyOf(99n);
-    for (const publicKey of SMALL_ORDER) expectVerdict(false, concat(point.toBytes(), littleEndian(r)), MESSAGE, publicKey);
+    for (const publicKey of SMALL_ORDER)
+      expectVerdict(false, concat(point.toBytes(), littleEndian(r)), MESSAGE, publicKey);
   });
 
   it('are refused in every encoding whose y is not below the field prime', () => {

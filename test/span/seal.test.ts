@@ -2,7 +2,16 @@ import { inspect } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { nobleEd25519 } from '../../src/span/ed25519-noble.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
-import { blake3Hex, canonicalText, createSigner, createSignerFromHex, type SealedSpan, sealSpan, type StoredSpan, verifySpan } from '../../src/span/index.ts';
+import {
+  blake3Hex,
+  canonicalText,
+  createSigner,
+  createSignerFromHex,
+  type SealedSpan,
+  type StoredSpan,
+  sealSpan,
+  verifySpan,
+} from '../../src/span/index.ts';
 import { runtimeSigner, SECRET_KEYS, strangerSigner, trustedKeys } from '../support/keys.ts';
 import { hashable } from '../support/spans.ts';
 
@@ -29,7 +38,12 @@ describe('sealSpan', () => {
 
   it('replaces a proof that the span brought along', () => {
     const span = hashable();
-    const forged = { ...span, public_key: strangerSigner.publicKey, curr_hash: '0'.repeat(64), signature: '0'.repeat(128) };
+    const forged = {
+      ...span,
+      public_key: strangerSigner.publicKey,
+      curr_hash: '0'.repeat(64),
+      signature: '0'.repeat(128),
+    };
     expect(sealSpan(forged, runtimeSigner)).toEqual(sealSpan(span, runtimeSigner));
   });
 
@@ -41,7 +55,9 @@ describe('sealSpan', () => {
   });
 
   it('signs nothing that has no canonical form', () => {
-    expect(() => sealSpan(hashable({ input: { a: Number.NaN } }), runtimeSigner)).toThrow(expect.objectContaining({ field: 'input.a' }));
+    expect(() => sealSpan(hashable({ input: { a: Number.NaN } }), runtimeSigner)).toThrow(
+      expect.objectContaining({ field: 'input.a' }),
+    );
   });
 });
 

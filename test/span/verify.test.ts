@@ -1,6 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
-import { checkChain, checkKey, isGoverning, SYSTEM_ID, type SealedSpan, type Signer, type Span, sealSpan, type StoredSpan, verifySpan } from '../../src/span/index.ts';
+import {
+  checkChain,
+  checkKey,
+  isGoverning,
+  type SealedSpan,
+  type Signer,
+  type Span,
+  type StoredSpan,
+  SYSTEM_ID,
+  sealSpan,
+  verifySpan,
+} from '../../src/span/index.ts';
 import { rootSigner, runtimeSigner, strangerSigner, trustedKeys } from '../support/keys.ts';
 import { hashable, nextVersion } from '../support/spans.ts';
 
@@ -32,7 +43,7 @@ describe('verifySpan', () => {
     ['a value that no span may hold', { input: Number.NaN }],
     ['a microsecond', { at: '2026-11-23T10:00:00.000001Z' }],
   ])('names %s as a wrong hash, with id and seq', (_what, change) => {
-    const span = { ...sealed(), ...change };
+    const span = { ...sealed(), ...change } as StoredSpan;
     const problems = verifySpan(span, trustedKeys, nodeEd25519);
     expect(problems).toEqual([{ id: span.id, seq: span.seq, class: 'hash', detail: expect.any(String) }]);
   });
@@ -66,11 +77,14 @@ describe('verifySpan', () => {
 });
 
 describe('what governs', () => {
-  it.each(['manifest', 'function', 'policy'])('is a %s of the system, and only a root key may sign it', (entity_type) => {
-    expect(classesOf(sealed({ ...SYSTEM, entity_type }, rootSigner))).toEqual([]);
-    expect(classesOf(sealed({ ...SYSTEM, entity_type }, runtimeSigner))).toEqual(['key']);
-    expect(checkKey(sealed({ ...SYSTEM, entity_type }, strangerSigner), trustedKeys)?.class).toBe('key');
-  });
+  it.each(['manifest', 'function', 'policy'])(
+    'is a %s of the system, and only a root key may sign it',
+    (entity_type) => {
+      expect(classesOf(sealed({ ...SYSTEM, entity_type }, rootSigner))).toEqual([]);
+      expect(classesOf(sealed({ ...SYSTEM, entity_type }, runtimeSigner))).toEqual(['key']);
+      expect(checkKey(sealed({ ...SYSTEM, entity_type }, strangerSigner), trustedKeys)?.class).toBe('key');
+    },
+  );
 
   it('is not a tenant’s own function, nor one that a user put in the system’s tenant', () => {
     expect(isGoverning({ entity_type: 'function', owner_id: 'alice', tenant_id: 'acme' })).toBe(false);

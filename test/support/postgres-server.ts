@@ -94,7 +94,10 @@ function startJanitor(folder: string): ChildProcess {
   const script = `cat >/dev/null
     pid=$(head -n 1 "$1/postgres/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" && while kill -0 "$pid"; do sleep 0.1; done
     rm -rf "$1"`;
-  const janitor = spawn('sh', ['-c', script, 'janitor', folder], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
+  const janitor = spawn('sh', ['-c', script, 'janitor', folder], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true,
+  });
   janitor.unref();
   (janitor.stdin as unknown as { unref?: () => void } | null)?.unref?.();
   return janitor;
@@ -113,9 +116,9 @@ async function forgoDurability(url: string): Promise<void> {
 async function createTemplate(serverUrl: string, name: string): Promise<string> {
   await withClient(serverUrl, (client) => client.query(`create database ${name}`));
   const url = withDatabase(serverUrl, name);
-  await migrate({ connectionString: url }, await loadMigrations(MIGRATIONS));
+  await migrate({ url: url }, await loadMigrations(MIGRATIONS));
   await grantLogins(
-    { connectionString: url },
+    { url: url },
     { loglineos_app: TEST_PASSWORD, loglineos_seeder: TEST_PASSWORD, loglineos_auditor: TEST_PASSWORD },
   );
   return url;

@@ -1,6 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import type { AppendContext, Identity, SpanDraft } from '../../src/ledger/index.ts';
-import { COLUMN_TYPES, type ColumnName, type HashableSpan, type SealedSpan, type Signer, type Span, sealSpan } from '../../src/span/index.ts';
+import {
+  COLUMN_TYPES,
+  type ColumnName,
+  type HashableSpan,
+  type SealedSpan,
+  type Signer,
+  type Span,
+  sealSpan,
+} from '../../src/span/index.ts';
 import { runtimeSigner } from './keys.ts';
 
 export const ALICE: Identity = { userId: 'alice', tenantId: 'acme' };

@@ -1,0 +1,78 @@
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ConflictError, IntegrityError } from '../../src/errors.ts';
+import { homeFolder, lockHome, openSecrets, readSecrets } from '../../src/local/home.ts';
+
+let home: string;
+beforeEach(async () => {
+  home = await mkdtemp(join(tmpdir(), 'loglineos-home-'));
+});
+afterEach(() => rm(home, { recursive: true, force: true }));
+
+/** Everybody tries at once; exactly one may get it. */
+async function expectOneWinner(): Promise<void> {
+  const tries = await Promise.allSettled(Array.from({ length: 30 }, () => lockHome(home)));
+  const refused = tries.filter((one) => one.status === 'rejected');
+  for (const { reason } of refused) {
+    expect(reason).toBeInstanceOf(ConflictError);
+    expect(reason).toMatchObject({ code: 'ALREADY_RUNNING' });
+  }
+  expect(tries.length - refused.length, 'winners').toBe(1);
+}
+
+describe('the lock of a folder', () => {
+  it('is held by one, until that one lets go', async () => {
+    const unlock = await lockHome(home);
+    await expect(lockHome(home)).rejects.toMatchObject({ code: 'ALREADY_RUNNING' });
+    await unlock();
+    await (await lockHome(home))();
+  });
+
+  it('is got by one of many that come at the same time', async () => {
+    await expectOneWinner();
+  });
+
+  it.each<[string, string]>([
+    ['of a process that is gone', '999999999 12345'],
+    ['of a process id that another process has now', `${process.pid} 1`],
+    ['that a crash left half written', `${process.pid}`],
+    ['that a crash left empty', ''],
+  ])('counts for nothing %s, and is got by one of many', async (_what, text) => {
+    await writeFile(join(home, 'lock'), text);
+    await expectOneWinner();
+  });
+});
+
+describe('the secrets of a folder', () => {
+  it('are made once, are all different, and may be read by the user alone', async () => {
+    const secrets = await openSecrets(join(home, 'new'));
+    expect(await openSecrets(join(home, 'new'))).toEqual(secrets);
+    const { passwords, ...keys } = secrets;
+    const all = [...Object.values(passwords), ...Object.values(keys)];
+    expect(new Set(all).size).toBe(all.length);
+    for (const secret of all) expect(secret).toMatch(/^(llt_)?[0-9a-f]{64}$/);
+    expect((await stat(join(home, 'new', 'secrets.json'))).mode & 0o777).toBe(0o600);
+  });
+
+  it('are none where nobody started', async () => {
+    expect(await readSecrets(home)).toBeNull();
+  });
+
+  it('are never replaced when they cannot be read: that would lock their owner out', async () => {
+    await writeFile(join(home, 'secrets.json'), '{"root_key":');
+    const error = await openSecrets(home).catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(IntegrityError);
+    expect(error).toMatchObject({ code: 'SECRETS_UNREADABLE' });
+    expect(await readFile(join(home, 'secrets.json'), 'utf8')).toBe('{"root_key":');
+  });
+});
+
+describe('LOGLINEOS_HOME', () => {
+  it('is a folder of that name, or .loglineos where it is started', () => {
+    expect(homeFolder({ LOGLINEOS_HOME: '/tmp/a/../b' })).toBe('/tmp/b');
+    expect(homeFolder({})).toBe(join(process.cwd(), '.loglineos'));
+    expect(homeFolder({ LOGLINEOS_HOME: '' })).toBe(join(process.cwd(), '.loglineos'));
+  });
+});
