@@ -3,7 +3,7 @@ import { Sandbox } from '../kernel/index.ts';
 import { Database } from '../ledger/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
 import { createSignerFromHex } from '../span/index.ts';
-import { type BootAnswer, GovernanceVerifier, invokeStage0, type Stage0 } from '../stage0/index.ts';
+import { type BootAnswer, GovernanceVerifier, invokeStage0, reapLostBoots, type Stage0 } from '../stage0/index.ts';
 import { connectionOptions, readStage0Config } from './config.ts';
 import { functionError } from './function-error.ts';
 import { log } from './log.ts';
@@ -12,12 +12,15 @@ import { onceUnlessItFails } from './once.ts';
 /** Time kept back of what Lambda gives, to append the execution of a kernel that used up the rest. */
 const ENDING_MS = 3_000;
 
+/** How far back a starting container looks for boots that were lost. */
+const REAP_WINDOW_MS = 24 * 60 * 60 * 1000;
+
 const config = readStage0Config(process.env);
 
 const stage0 = onceUnlessItFails(async (): Promise<Stage0> => {
   const sandbox = new Sandbox();
   sandbox.prewarm('kernel', 'kernel:0').catch(() => {}); // starts while the secrets travel; a boot would say what failed
-  return {
+  const built: Stage0 = {
     // One connection for a lock's transaction, one for what happens beside it.
     database: new Database({
       ...connectionOptions(config.database),
@@ -33,6 +36,10 @@ const stage0 = onceUnlessItFails(async (): Promise<Stage0> => {
     now: () => new Date(),
     log,
   };
+  // A new container often follows one that died: what was left open is ended here.
+  const now = Date.now();
+  await reapLostBoots(built, new Date(now - REAP_WINDOW_MS), new Date(now));
+  return built;
 });
 
 /** `loglineos-stage0-loader`: boot the kernel that the event names. */

@@ -58,6 +58,9 @@ export const ROW_FOLDER = `${PROJECT}ROW`;
 
 const LOCAL_IDENTITY = { userId: 'local', tenantId: 'local' };
 const RUN_CODE_KERNEL_ID = '00000000-0000-4000-8000-000000000001';
+/** Kernels, and functions, that run at the same time. */
+const BOOTS_MAX = 8;
+/** Each boot may hold one for its lock, and needs another beside it. */
 const CONNECTIONS_MAX = 20;
 /** How long a stop waits for requests under way. */
 const STOP_GRACE_MS = 3_000;
@@ -92,7 +95,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     const appUrl = loginUrl(adminUrl, 'loglineos_app', secrets);
     const database = new Database({ url: appUrl, applicationName: 'loglineos-local', connectionsMax: CONNECTIONS_MAX });
     undo.push(() => database.close());
-    const sandbox = new Sandbox();
+    const sandbox = new Sandbox({ maxChildren: BOOTS_MAX });
     undo.push(() => sandbox.close());
     await Promise.all([sandbox.prewarm('kernel', 'kernel:0'), sandbox.prewarm('untrusted', '')]);
     const trustedKeys = trustedKeysOf(secrets);

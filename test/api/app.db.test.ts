@@ -5,7 +5,7 @@ import { serve } from '@hono/node-server';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createApi } from '../../src/api/index.ts';
 import { Database, type Identity } from '../../src/ledger/index.ts';
-import { Installation, PLAN_PAYLOAD, PROBE, RUN_CODE } from '../stage0/installation.ts';
+import { type AnyJson, Installation, PLAN_PAYLOAD, PROBE, RUN_CODE } from '../stage0/installation.ts';
 import { trustedKeys } from '../support/keys.ts';
 import { ALAN, ALICE, BOB } from '../support/spans.ts';
 
@@ -39,7 +39,12 @@ const post = (path: string, body: unknown, headers: Record<string, string> = asA
   app.request(path, { method: 'POST', headers, body: typeof body === 'string' ? body : JSON.stringify(body) });
 
 /** RFC 9457, with the code and the field of ours, and nothing else. */
-async function expectProblem(answer: Response | Promise<Response>, status: number, code: string, field?: string): Promise<Record<string, string>> {
+async function expectProblem(
+  answer: Response | Promise<Response>,
+  status: number,
+  code: string,
+  field?: string,
+): Promise<Record<string, string>> {
   const response = await answer;
   const text = await response.text();
   expect([response.status, response.headers.get('Content-Type')], text).toEqual([status, 'application/problem+json']);
@@ -70,7 +75,13 @@ describe('every route but /health', () => {
     const count = await installation.count();
     const body = method === 'POST' ? JSON.stringify(PLAN_PAYLOAD) : null;
     const request = (headers: Record<string, string>) => app.request(path, { method, headers, body });
-    for (const headers of [{}, { Authorization: 'Basic YWxpY2U6' }, { Authorization: 'token-of-alice' }, { Authorization: 'Bearer ' }, { Authorization: 'Bearer a b' }]) {
+    for (const headers of [
+      {},
+      { Authorization: 'Basic YWxpY2U6' },
+      { Authorization: 'token-of-alice' },
+      { Authorization: 'Bearer ' },
+      { Authorization: 'Bearer a b' },
+    ]) {
       const response = await request(headers as Record<string, string>);
       expect(response.headers.get('WWW-Authenticate')).toBe('Bearer');
       await expectProblem(response, 401, 'TOKEN_MISSING');
@@ -89,7 +100,11 @@ describe('GET /health', () => {
   it('answers 503 when the database does not, and says nothing of where it is', async () => {
     const url = 'postgres://nobody:secret@127.0.0.1:1/none';
     const gone = new Database({ url, applicationName: 'test' });
-    const broken = createApi({ stage0: installation.container({ database: gone }), trustedKeys, authenticate: async () => ALICE });
+    const broken = createApi({
+      stage0: installation.container({ database: gone }),
+      trustedKeys,
+      authenticate: async () => ALICE,
+    });
     try {
       const problem = await expectProblem(broken.request('/health'), 503, 'DATABASE_UNAVAILABLE');
       expect(JSON.stringify(problem)).not.toMatch(/127\.0\.0\.1|secret|nobody/);
@@ -102,22 +117,34 @@ describe('GET /health', () => {
 describe('POST /boot', () => {
   it.each(['/boot', '/api/boot'])('boots for the caller, at %s', async (path) => {
     const response = await post(path, { boot_function_id: RUN_CODE, input: { code: 'return input + 1', input: 1 } });
-    const answer = await response.json();
+    const answer = (await response.json()) as AnyJson;
     expect([response.status, answer]).toMatchObject([200, { ok: true, status: 'complete', output: { result: 2 } }]);
-    expect(await installation.span(answer.boot_event_id)).toMatchObject({ owner_id: ALICE.userId, tenant_id: ALICE.tenantId });
+    expect(await installation.span(answer.boot_event_id)).toMatchObject({
+      owner_id: ALICE.userId,
+      tenant_id: ALICE.tenantId,
+    });
   });
 
   it('takes the identity from the token alone, whatever the body says', async () => {
-    for (const said of [{ user_id: BOB.userId, tenant_id: BOB.tenantId }, { user_id: 7, tenant_id: null }]) {
+    for (const said of [
+      { user_id: BOB.userId, tenant_id: BOB.tenantId },
+      { user_id: 7, tenant_id: null },
+    ]) {
       const answer = await (await post('/boot', { boot_function_id: PROBE, input: { probe: 'env' }, ...said })).json();
       expect(answer.output.env).toMatchObject({ user_id: ALICE.userId, tenant_id: ALICE.tenantId });
-      expect(await installation.span(answer.execution_id)).toMatchObject({ owner_id: ALICE.userId, tenant_id: ALICE.tenantId });
+      expect(await installation.span(answer.execution_id)).toMatchObject({
+        owner_id: ALICE.userId,
+        tenant_id: ALICE.tenantId,
+      });
     }
   });
 
   it('answers 200 with ok: false for a kernel that ran and failed', async () => {
     const response = await post('/boot', { boot_function_id: PROBE, input: { probe: 'throwsHere' } });
-    expect([response.status, await response.json()]).toMatchObject([200, { ok: false, status: 'error', error: { code: 'ON_PURPOSE' } }]);
+    expect([response.status, await response.json()]).toMatchObject([
+      200,
+      { ok: false, status: 'error', error: { code: 'ON_PURPOSE' } },
+    ]);
   });
 
   it.each<[string, string, string, string | undefined]>([
@@ -127,8 +154,18 @@ describe('POST /boot', () => {
     ['no id', '{}', 'FIELD_MISSING', 'boot_function_id'],
     ['an id that is no UUID', '{"boot_function_id":"run_code"}', 'FIELD_INVALID', 'boot_function_id'],
     ['an unknown field', JSON.stringify({ boot_function_id: RUN_CODE, scopes: ['*'] }), 'FIELD_UNKNOWN', 'scopes'],
-    ['an input no span can hold', JSON.stringify({ boot_function_id: RUN_CODE, input: 'a\0b' }), 'VALUE_NOT_STORABLE', 'input'],
-    ['an input nested 200,000 deep', `{"boot_function_id":"${RUN_CODE}","input":${'['.repeat(200_000)}${']'.repeat(200_000)}}`, 'VALUE_NOT_STORABLE', `input${'[0]'.repeat(64)}`],
+    [
+      'an input no span can hold',
+      JSON.stringify({ boot_function_id: RUN_CODE, input: 'a\0b' }),
+      'VALUE_NOT_STORABLE',
+      'input',
+    ],
+    [
+      'an input nested 200,000 deep',
+      `{"boot_function_id":"${RUN_CODE}","input":${'['.repeat(200_000)}${']'.repeat(200_000)}}`,
+      'VALUE_NOT_STORABLE',
+      `input${'[0]'.repeat(64)}`,
+    ],
   ])('answers 400 to a body with %s, and writes nothing', async (_what, body, code, field) => {
     const count = await installation.count();
     await expectProblem(post('/boot', body), 400, code, field);
@@ -152,7 +189,11 @@ describe('POST /boot', () => {
   it('answers 403 and 404 to a kernel that may not boot, or that nobody knows', async () => {
     const { id } = await installation.appendFunction('return 1');
     await expectProblem(post('/boot', { boot_function_id: id }), 403, 'KERNEL_NOT_ALLOWED');
-    await expectProblem(post('/boot', { boot_function_id: '00000000-0000-4000-8000-00000000dead' }), 404, 'KERNEL_NOT_FOUND');
+    await expectProblem(
+      post('/boot', { boot_function_id: '00000000-0000-4000-8000-00000000dead' }),
+      404,
+      'KERNEL_NOT_FOUND',
+    );
   });
 
   it('answers 429 when the day is used up', async () => {
@@ -202,30 +243,47 @@ describe('GET /api/spans/{id}', () => {
     const { id } = await installation.appendFunction('return 1', { visibility: 'tenant' });
     await installation.appendFunction('return 2', { id });
     const response = await get(`/api/spans/${id}`);
-    expect([response.status, await response.json()]).toMatchObject([200, { id, seq: 1, code: 'return 2', owner_id: ALICE.userId }]);
+    expect([response.status, await response.json()]).toMatchObject([
+      200,
+      { id, seq: 1, code: 'return 2', owner_id: ALICE.userId },
+    ]);
     const alan = await get(`/api/spans/${id}`, { Authorization: 'Bearer token-of-alan' });
     expect([alan.status, (await alan.json()).seq]).toEqual([200, 1]);
   });
 
   it('shows public spans to everybody', async () => {
-    expect(await (await get(`/api/spans/${RUN_CODE}`, asBob)).json()).toMatchObject({ id: RUN_CODE, name: 'run_code_kernel' });
+    expect(await (await get(`/api/spans/${RUN_CODE}`, asBob)).json()).toMatchObject({
+      id: RUN_CODE,
+      name: 'run_code_kernel',
+    });
   });
 
-  it.each(['', '/verify'])("answers 404 for another's span as for one that does not exist: /api/spans/{id}%s", async (suffix) => {
-    const { id: inTenant } = await installation.appendFunction('return 1', { visibility: 'tenant' });
-    const { id: hidden } = await installation.appendFunction('return 1');
-    const none = '00000000-0000-4000-8000-00000000dead';
-    const problems = [];
-    for (const [id, headers] of [[inTenant, asBob], [hidden, asBob], [hidden, { Authorization: 'Bearer token-of-alan' }], [none, asAlice]] as [string, Record<string, string>][]) {
-      const problem = await expectProblem(get(`/api/spans/${id}${suffix}`, headers), 404, 'SPAN_NOT_FOUND', 'id');
-      problems.push(problem.detail?.replace(id, '…'));
-    }
-    expect(new Set(problems).size).toBe(1);
-  });
+  it.each(['', '/verify'])(
+    "answers 404 for another's span as for one that does not exist: /api/spans/{id}%s",
+    async (suffix) => {
+      const { id: inTenant } = await installation.appendFunction('return 1', { visibility: 'tenant' });
+      const { id: hidden } = await installation.appendFunction('return 1');
+      const none = '00000000-0000-4000-8000-00000000dead';
+      const problems = [];
+      for (const [id, headers] of [
+        [inTenant, asBob],
+        [hidden, asBob],
+        [hidden, { Authorization: 'Bearer token-of-alan' }],
+        [none, asAlice],
+      ] as [string, Record<string, string>][]) {
+        const problem = await expectProblem(get(`/api/spans/${id}${suffix}`, headers), 404, 'SPAN_NOT_FOUND', 'id');
+        problems.push(problem.detail?.replace(id, '…'));
+      }
+      expect(new Set(problems).size).toBe(1);
+    },
+  );
 
-  it.each(['not-a-uuid', '%00', RUN_CODE.toUpperCase().replace('4000', 'ABCD'), `${RUN_CODE}%0a`])('answers 400 for what is no id: %s', async (id) => {
-    await expectProblem(get(`/api/spans/${id}`), 400, 'FIELD_INVALID', 'id');
-  });
+  it.each(['not-a-uuid', '%00', RUN_CODE.toUpperCase().replace('4000', 'ABCD'), `${RUN_CODE}%0a`])(
+    'answers 400 for what is no id: %s',
+    async (id) => {
+      await expectProblem(get(`/api/spans/${id}`), 400, 'FIELD_INVALID', 'id');
+    },
+  );
 });
 
 describe('GET /api/spans/{id}/verify', () => {
@@ -233,12 +291,23 @@ describe('GET /api/spans/{id}/verify', () => {
     const { id } = await installation.appendFunction('return 1');
     const second = await installation.appendFunction('return 2', { id });
     const answer = await (await get(`/api/spans/${id}/verify`)).json();
-    expect(answer).toMatchObject({ id, ok: true, versions: [{ seq: 0, ok: true, problems: [] }, { seq: 1, ok: true, problems: [], curr_hash: second.curr_hash }] });
+    expect(answer).toMatchObject({
+      id,
+      ok: true,
+      versions: [
+        { seq: 0, ok: true, problems: [] },
+        { seq: 1, ok: true, problems: [], curr_hash: second.curr_hash },
+      ],
+    });
   });
 
   it.each<[string, string, string]>([
     ['hash', `update ledger.universal_registry set name = 'altered' where id = $1 and seq = 1`, 'hash'],
-    ['signature', `update ledger.universal_registry set signature = repeat('a', 128) where id = $1 and seq = 1`, 'signature'],
+    [
+      'signature',
+      `update ledger.universal_registry set signature = repeat('a', 128) where id = $1 and seq = 1`,
+      'signature',
+    ],
     ['chain', `update ledger.universal_registry set prev_hash = repeat('a', 64) where id = $1 and seq = 1`, 'chain'],
     ['missing', 'delete from ledger.universal_registry where id = $1 and seq = 1', 'missing'],
     ['missing, the first', 'delete from ledger.universal_registry where id = $1 and seq = 0', 'missing'],
@@ -249,7 +318,9 @@ describe('GET /api/spans/{id}/verify', () => {
     await installation.tamper(sql, [id]);
     const answer = await (await get(`/api/spans/${id}/verify`)).json();
     expect(answer.ok).toBe(false);
-    const classes = answer.versions.flatMap(({ problems }: { problems: { class: string }[] }) => problems.map((problem) => problem.class));
+    const classes = answer.versions.flatMap(({ problems }: { problems: { class: string }[] }) =>
+      problems.map((problem) => problem.class),
+    );
     expect(classes).toContain(problemClass);
   });
 });
@@ -277,7 +348,7 @@ describe('over a real socket', () => {
 
   it('boots, and proves the execution that it answers', async () => {
     const body = JSON.stringify({ boot_function_id: RUN_CODE });
-    const answer = (await (await fetch(`${url}/boot`, { method: 'POST', headers: asAlice, body })).json()) as any;
+    const answer = (await (await fetch(`${url}/boot`, { method: 'POST', headers: asAlice, body })).json()) as AnyJson;
     expect(answer).toMatchObject({ ok: true, output: { result: 42 } });
     const proof = await (await fetch(`${url}/api/spans/${answer.execution_id}/verify`, { headers: asAlice })).json();
     expect(proof).toMatchObject({ ok: true, versions: [{ seq: 0, ok: true }] });
@@ -292,7 +363,12 @@ describe('over a real socket', () => {
         else controller.enqueue(chunk);
       },
     });
-    const response = await fetch(`${url}/boot`, { method: 'POST', headers: asAlice, body, duplex: 'half' } as RequestInit);
+    const response = await fetch(`${url}/boot`, {
+      method: 'POST',
+      headers: asAlice,
+      body,
+      duplex: 'half',
+    } as RequestInit);
     await expectProblem(response as unknown as Response, 413, 'BODY_TOO_LARGE');
   });
 

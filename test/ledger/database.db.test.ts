@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connectionConfig } from '../../src/ledger/database.ts';
 import {
   appendOnce,
   appendSpans,
@@ -150,11 +151,22 @@ describe('a transaction', () => {
 });
 
 describe('a pool', () => {
-  it('refuses to reach another machine without verified TLS', () => {
-    for (const host of ['db.example.com', '10.0.0.1', 'localhost.example.com', '[2001:db8::1]']) {
-      expect(() => new Database({ url: `postgres://u:p@${host}:5432/d`, applicationName: 'test' }), host).toThrow(
-        expect.objectContaining({ code: 'TLS_REQUIRED' }),
-      );
+  it('reaches another machine by verified TLS alone', () => {
+    for (const host of [
+      'db.example.com',
+      '10.0.0.1',
+      'localhost.example.com',
+      '127.0.0.1.example.com',
+      '[2001:db8::1]',
+    ]) {
+      const { ssl } = connectionConfig({
+        url: `postgres://u:p@${host}:5432/d?sslmode=disable`,
+        certificateAuthorities: ['mine'],
+      });
+      expect(ssl, host).toMatchObject({ rejectUnauthorized: true, ca: expect.arrayContaining(['mine']) });
+    }
+    for (const host of ['localhost', '127.0.0.1', '[::1]']) {
+      expect(connectionConfig({ url: `postgres://u:p@${host}/d` }).ssl, host).toBe(false);
     }
   });
 

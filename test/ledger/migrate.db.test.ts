@@ -126,9 +126,7 @@ describe('on a server of its own, where no role exists yet', () => {
         await client.query('create database two');
       });
       for (const results of await Promise.all(
-        urls.map((url) =>
-          Promise.all(Array.from({ length: 10 }, () => migrate({ url: url }, migrations))),
-        ),
+        urls.map((url) => Promise.all(Array.from({ length: 10 }, () => migrate({ url: url }, migrations)))),
       )) {
         expect(results.filter(({ applied }) => applied.length > 0).map(({ applied }) => applied)).toEqual([NAMES]);
       }

@@ -97,10 +97,7 @@ describe('a clean ledger', () => {
       problems: [],
     });
     for (const seq of [499, 500, 999, 1_000]) {
-      await tamper(`update ledger.universal_registry set who = 'mallory' where id = $1 and seq = $2`, [
-        id,
-        seq,
-      ]);
+      await tamper(`update ledger.universal_registry set who = 'mallory' where id = $1 and seq = $2`, [id, seq]);
     }
     await tamper(`delete from ledger.universal_registry where id = $1 and seq = 700`, [id]);
     expect(await problems()).toEqual([

@@ -1,7 +1,7 @@
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { withClient } from '../support/postgres-server.ts';
-import { createHome, descendantsOf, isAlive, postmastersOf, Program, StackProcess } from './stack-process.ts';
+import { createHome, descendantsOf, isAlive, Program, postmastersOf, StackProcess } from './stack-process.ts';
 
 const RUN_CODE = '00000000-0000-4000-8000-000000000001';
 const FOR_EVER = { code: 'for (;;);' };
@@ -16,11 +16,21 @@ afterEach(() => remove());
 /** Start boots that go on and on, and wait until each is announced in the ledger. Returns the ids of their boot_events. */
 async function startBoots(url: string, adminUrl: string, count: number): Promise<string[]> {
   for (let i = 0; i < count; i++) {
-    const body = JSON.stringify({ boot_function_id: RUN_CODE, user_id: 'una', tenant_id: `crash-${i}`, input: FOR_EVER });
-    void fetch(`${url}/2015-03-31/functions/loglineos-stage0-loader/invocations`, { method: 'POST', body }).catch(() => {});
+    const body = JSON.stringify({
+      boot_function_id: RUN_CODE,
+      user_id: 'una',
+      tenant_id: `crash-${i}`,
+      input: FOR_EVER,
+    });
+    void fetch(`${url}/2015-03-31/functions/loglineos-stage0-loader/invocations`, { method: 'POST', body }).catch(
+      () => {},
+    );
   }
   return withClient(adminUrl, async (client) => {
-    const announced = () => client.query(`select id from ledger.universal_registry where entity_type = 'boot_event' and tenant_id like 'crash-%'`);
+    const announced = () =>
+      client.query(
+        `select id from ledger.universal_registry where entity_type = 'boot_event' and tenant_id like 'crash-%'`,
+      );
     await expect.poll(async () => (await announced()).rowCount, { timeout: 10_000 }).toBe(count);
     // And that their functions run by now.
     await new Promise((resolve) => setTimeout(resolve, 300));
@@ -28,7 +38,10 @@ async function startBoots(url: string, adminUrl: string, count: number): Promise
   });
 }
 
-async function executionsOf(adminUrl: string, bootEventIds: string[]): Promise<{ caused_by: string; status: string }[]> {
+async function executionsOf(
+  adminUrl: string,
+  bootEventIds: string[],
+): Promise<{ caused_by: string; status: string }[]> {
   const client = new pg.Client(adminUrl);
   await client.connect();
   try {

@@ -27,7 +27,11 @@ export class Program {
   constructor(script: string, args: string[], env: NodeJS.ProcessEnv) {
     const startedAt = Date.now();
     const { PATH, HOME } = process.env;
-    this.child = spawn(process.execPath, [script, ...args], { cwd: PROJECT, env: { PATH, HOME, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.child = spawn(process.execPath, [script, ...args], {
+      cwd: PROJECT,
+      env: { PATH, HOME, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     this.child.stdout?.on('data', (chunk) => {
       this.stdout += chunk;
     });
@@ -71,7 +75,13 @@ export class StackProcess extends Program {
 
   /** How it ends that is expected not to start; if it does start, it is ended. */
   async refused(): Promise<Ended> {
-    const started = await Promise.race([this.ended, this.ready().then(() => null, () => this.ended)]);
+    const started = await Promise.race([
+      this.ended,
+      this.ready().then(
+        () => null,
+        () => this.ended,
+      ),
+    ]);
     return started ?? this.kill('SIGTERM');
   }
 
@@ -109,7 +119,8 @@ export function postmastersOf(home: string): number[] {
 export function descendantsOf(pid: number): number[] {
   const all = processes();
   const found = [pid];
-  for (const ancestor of found) found.push(...all.filter(({ parent }) => parent === ancestor).map((child) => child.pid));
+  for (const ancestor of found)
+    found.push(...all.filter(({ parent }) => parent === ancestor).map((child) => child.pid));
   return found.slice(1);
 }
 

@@ -8,7 +8,7 @@ import { type HashableSpan, type SealedSpan, type Signer, sealSpan } from '../..
 import { boot, MANIFEST_ID } from '../../src/stage0/index.ts';
 import { rootSigner, runtimeSigner, strangerSigner } from '../support/keys.ts';
 import { ALAN, ALICE, BOB, hashable, nextVersion } from '../support/spans.ts';
-import { expectRefusal, Installation, PROBE, RUN_CODE } from './installation.ts';
+import { type AnyJson, expectRefusal, Installation, PROBE, RUN_CODE } from './installation.ts';
 
 const SYSTEM: Identity = { userId: 'system', tenantId: 'system' };
 const FREE_ID = '00000000-0000-4000-8000-00000000f0f0';
@@ -21,7 +21,10 @@ beforeAll(() => {
 afterAll(() => sandbox.close());
 
 /** A ledger for one test, seeded, and with a boot behind it: its Stage-0 is warm. */
-async function withWarmInstallation(run: (installation: Installation) => Promise<void>, seedFirst = true): Promise<void> {
+async function withWarmInstallation(
+  run: (installation: Installation) => Promise<void>,
+  seedFirst = true,
+): Promise<void> {
   const installation = await Installation.create(sandbox);
   try {
     if (seedFirst) {
@@ -36,7 +39,10 @@ async function withWarmInstallation(run: (installation: Installation) => Promise
 }
 
 function kernelOf(more: Partial<HashableSpan> = {}, identity: Identity = ALICE): HashableSpan {
-  return hashable({ entity_type: 'function', name: 'mine', code: CODE, status: 'active', runtime: 'kernel', ...more }, identity);
+  return hashable(
+    { entity_type: 'function', name: 'mine', code: CODE, status: 'active', runtime: 'kernel', ...more },
+    identity,
+  );
 }
 
 describe('a kernel that the manifest does not allow', () => {
@@ -48,7 +54,12 @@ describe('a kernel that the manifest does not allow', () => {
   afterAll(() => installation?.close());
 
   it('is refused when nobody knows its id', async () => {
-    await expectRefusal(installation, () => installation.runCode(null, ALICE, { boot_function_id: randomUUID() }), GovernanceError, 'KERNEL_NOT_FOUND');
+    await expectRefusal(
+      installation,
+      () => installation.runCode(null, ALICE, { boot_function_id: randomUUID() }),
+      GovernanceError,
+      'KERNEL_NOT_FOUND',
+    );
   });
 
   it("is refused when it is the caller's own function", async () => {
@@ -60,13 +71,23 @@ describe('a kernel that the manifest does not allow', () => {
     const { id } = await installation.appendFunction(CODE, {}, BOB);
     const refused = await expectRefusal(installation, () => installation.boot(id), GovernanceError, 'KERNEL_NOT_FOUND');
     const unknown = randomUUID();
-    const notThere = await expectRefusal(installation, () => installation.boot(unknown), GovernanceError, 'KERNEL_NOT_FOUND');
+    const notThere = await expectRefusal(
+      installation,
+      () => installation.boot(unknown),
+      GovernanceError,
+      'KERNEL_NOT_FOUND',
+    );
     expect(refused.message.replace(id, '…')).toBe(notThere.message.replace(unknown, '…'));
   });
 
   it('is refused when it is the manifest itself, or the description of the loader', async () => {
     await expectRefusal(installation, () => installation.boot(MANIFEST_ID), GovernanceError, 'KERNEL_NOT_ALLOWED');
-    await expectRefusal(installation, () => installation.boot('00000000-0000-4000-8000-0000000000ff'), GovernanceError, 'KERNEL_NOT_ALLOWED');
+    await expectRefusal(
+      installation,
+      () => installation.boot('00000000-0000-4000-8000-0000000000ff'),
+      GovernanceError,
+      'KERNEL_NOT_ALLOWED',
+    );
   });
 
   it('is refused from the next boot on when a new version of the manifest revokes it, also by a warm container', async () => {
@@ -74,7 +95,12 @@ describe('a kernel that the manifest does not allow', () => {
     await installation.seed((content) => {
       content.allowed_boot_ids = [PROBE];
     });
-    await expectRefusal(installation, () => installation.runCode({ code: 'return 1' }), GovernanceError, 'KERNEL_REVOKED');
+    await expectRefusal(
+      installation,
+      () => installation.runCode({ code: 'return 1' }),
+      GovernanceError,
+      'KERNEL_REVOKED',
+    );
     expect(await installation.probe({ probe: 'answer', value: 1 })).toBe(1);
     await installation.seed();
     const answer = await installation.runCode({ code: 'return 1' });
@@ -93,8 +119,17 @@ describe('a kernel that is altered by a superuser while Stage-0 is warm', () => 
   afterAll(() => installation?.close());
 
   /** Alter a column of a row, expect a refusal, put it back, expect a boot. */
-  async function alterAndRestore(id: string, column: string, value: string, expected: 'integrity' | 'governance', code: string) {
-    const { rows } = await installation.admin.query(`select "${column}" as value from ledger.universal_registry where id = $1`, [id]);
+  async function alterAndRestore(
+    id: string,
+    column: string,
+    value: string,
+    expected: 'integrity' | 'governance',
+    code: string,
+  ) {
+    const { rows } = await installation.admin.query(
+      `select "${column}" as value from ledger.universal_registry where id = $1`,
+      [id],
+    );
     const set = `update ledger.universal_registry set "${column}" =`;
     await installation.tamper(`${set} ${value} where id = '${id}'`);
     try {
@@ -102,7 +137,8 @@ describe('a kernel that is altered by a superuser while Stage-0 is warm', () => 
       await expectRefusal(installation, () => installation.runCode({ code: 'return 1' }), errorClass, code);
     } finally {
       const before = rows[0].value;
-      const isJson = before !== null && typeof before === 'object' && !Array.isArray(before) && !(before instanceof Date);
+      const isJson =
+        before !== null && typeof before === 'object' && !Array.isArray(before) && !(before instanceof Date);
       await installation.tamper(`${set} $1 where id = '${id}'`, [isJson ? JSON.stringify(before) : before]);
     }
     expect(await installation.runCode({ code: 'return 1' })).toMatchObject({ ok: true });
@@ -121,8 +157,18 @@ describe('a kernel that is altered by a superuser while Stage-0 is warm', () => 
     ['owner_id', `'System'`, 'integrity', 'HASH_MISMATCH'],
     ['tenant_id', `'acme'`, 'integrity', 'HASH_MISMATCH'],
     ['public_key', `'${strangerSigner.publicKey}'`, 'integrity', 'HASH_MISMATCH'],
-    ['curr_hash', `overlay(curr_hash placing case left(curr_hash, 1) when '0' then '1' else '0' end from 1)`, 'integrity', 'HASH_MISMATCH'],
-    ['signature', `overlay(signature placing case left(signature, 1) when '0' then '1' else '0' end from 1)`, 'integrity', 'SIGNATURE_INVALID'],
+    [
+      'curr_hash',
+      `overlay(curr_hash placing case left(curr_hash, 1) when '0' then '1' else '0' end from 1)`,
+      'integrity',
+      'HASH_MISMATCH',
+    ],
+    [
+      'signature',
+      `overlay(signature placing case left(signature, 1) when '0' then '1' else '0' end from 1)`,
+      'integrity',
+      'SIGNATURE_INVALID',
+    ],
     ['status', `'Active'`, 'governance', 'KERNEL_NOT_ACTIVE'],
     ['entity_type', `'functioN'`, 'governance', 'KERNEL_NOT_ACTIVE'],
     ['code', 'null', 'governance', 'KERNEL_NOT_ACTIVE'],
@@ -146,12 +192,20 @@ describe('a kernel that a stranger appended', () => {
     await withWarmInstallation(async (installation) => {
       await installation.seed((content) => content.allowed_boot_ids.push(FREE_ID));
       await expectRefusal(installation, () => installation.boot(FREE_ID), GovernanceError, 'KERNEL_NOT_FOUND');
-      for (const [signer, identity] of [[strangerSigner, ALICE], [runtimeSigner, ALAN]] as [Signer, Identity][]) {
+      for (const [signer, identity] of [
+        [strangerSigner, ALICE],
+        [runtimeSigner, ALAN],
+      ] as [Signer, Identity][]) {
         // Its first writer: a private row that only he sees, and so boots.
         const id = identity === ALICE ? FREE_ID : randomUUID();
         if (id !== FREE_ID) await installation.seed((content) => content.allowed_boot_ids.push(id));
         await installation.append(identity, sealSpan(kernelOf({ id }, identity), signer));
-        await expectRefusal(installation, () => installation.boot(id, null, identity), IntegrityError, 'KEY_NOT_TRUSTED');
+        await expectRefusal(
+          installation,
+          () => installation.boot(id, null, identity),
+          IntegrityError,
+          'KEY_NOT_TRUSTED',
+        );
       }
     });
   });
@@ -163,10 +217,22 @@ describe('a kernel that a stranger appended', () => {
         [ALICE, nextVersion(kernel, { code: CODE }, strangerSigner)],
         [SYSTEM, nextVersion(kernel, { code: CODE }, strangerSigner)],
         [SYSTEM, nextVersion(kernel, { code: CODE, visibility: 'tenant' }, strangerSigner)],
-        [ALICE, nextVersion(kernel, { code: CODE, owner_id: 'alice', tenant_id: 'acme', visibility: 'private' }, strangerSigner)],
+        [
+          ALICE,
+          nextVersion(
+            kernel,
+            { code: CODE, owner_id: 'alice', tenant_id: 'acme', visibility: 'private' },
+            strangerSigner,
+          ),
+        ],
       ];
       for (const [identity, span] of forged) {
-        await expectRefusal(installation, () => installation.append(identity, span), AccessError, expect.stringMatching(/^NOT_/));
+        await expectRefusal(
+          installation,
+          () => installation.append(identity, span),
+          AccessError,
+          expect.stringMatching(/^NOT_/),
+        );
       }
       expect(await installation.runCode({ code: 'return 1' })).toMatchObject({ ok: true, function_seq: 0 });
     });
@@ -203,15 +269,18 @@ describe('a kernel that a stranger appended', () => {
 });
 
 describe('a kernel that is no longer in use', () => {
-  it.each([{ status: 'retired' }, { is_deleted: true }])('is refused though the manifest still allows it, and no older version stands in: %j', async (more) => {
-    await withWarmInstallation(async (installation) => {
-      const kernel = { id: FREE_ID, name: 'short_lived', code: CODE.replace('it ran', 'ran in time') };
-      await installation.seed(undefined, [kernel]);
-      expect(await installation.boot(FREE_ID)).toMatchObject({ ok: true, function_seq: 0 });
-      await installation.seed(undefined, [{ ...kernel, code: CODE, ...more }]);
-      await expectRefusal(installation, () => installation.boot(FREE_ID), GovernanceError, 'KERNEL_NOT_ACTIVE');
-    });
-  });
+  it.each([{ status: 'retired' }, { is_deleted: true }])(
+    'is refused though the manifest still allows it, and no older version stands in: %j',
+    async (more) => {
+      await withWarmInstallation(async (installation) => {
+        const kernel = { id: FREE_ID, name: 'short_lived', code: CODE.replace('it ran', 'ran in time') };
+        await installation.seed(undefined, [kernel]);
+        expect(await installation.boot(FREE_ID)).toMatchObject({ ok: true, function_seq: 0 });
+        await installation.seed(undefined, [{ ...kernel, code: CODE, ...more }]);
+        await expectRefusal(installation, () => installation.boot(FREE_ID), GovernanceError, 'KERNEL_NOT_ACTIVE');
+      });
+    },
+  );
 });
 
 describe('a manifest that does not hold', () => {
@@ -241,19 +310,48 @@ describe('a manifest that does not hold', () => {
     });
   });
 
-  it.each<[string, (content: any) => void, string]>([
-    ['a limit that is text', (content) => { content.throttle.per_tenant_daily_exec_limit = '100'; }, 'content.throttle.per_tenant_daily_exec_limit'],
-    ['no policy', (content) => { delete content.policy; }, 'content.policy'],
+  it.each<[string, (content: AnyJson) => void, string]>([
+    [
+      'a limit that is text',
+      (content) => {
+        content.throttle.per_tenant_daily_exec_limit = '100';
+      },
+      'content.throttle.per_tenant_daily_exec_limit',
+    ],
+    [
+      'no policy',
+      (content) => {
+        delete content.policy;
+      },
+      'content.policy',
+    ],
     ['an id that is none', (content) => content.allowed_boot_ids.push('run_code'), 'content.allowed_boot_ids.2'],
-    ['a field nobody knows', (content) => { content.policy.retention_days = 1; }, 'content.policy.retention_days'],
-    ['an override key that is none', (content) => { content.override_pubkey_hex = 'ff'; }, 'content.override_pubkey_hex'],
+    [
+      'a field nobody knows',
+      (content) => {
+        content.policy.retention_days = 1;
+      },
+      'content.policy.retention_days',
+    ],
+    [
+      'an override key that is none',
+      (content) => {
+        content.override_pubkey_hex = 'ff';
+      },
+      'content.override_pubkey_hex',
+    ],
   ])('refuses everything when it says what is no manifest, signed or not: %s', async (_what, change, field) => {
     await withWarmInstallation(async (installation) => {
       const manifest = await installation.manifest();
       const content = structuredClone(manifest.content) as object;
       change(content);
       await installation.insert(nextVersion(manifest, { content: content as never }, rootSigner));
-      const error = await expectRefusal(installation, () => installation.runCode(null), IntegrityError, 'MANIFEST_INVALID');
+      const error = await expectRefusal(
+        installation,
+        () => installation.runCode(null),
+        IntegrityError,
+        'MANIFEST_INVALID',
+      );
       expect(error.field).toBe(field);
     });
   });
@@ -264,7 +362,8 @@ describe('a chain that is broken', () => {
 
   async function withThreeVersions(run: (installation: Installation) => Promise<void>): Promise<void> {
     await withWarmInstallation(async (installation) => {
-      for (const version of [0, 1, 2]) await installation.seed(undefined, [{ ...kernel, code: `${kernel.code} // ${version}` }]);
+      for (const version of [0, 1, 2])
+        await installation.seed(undefined, [{ ...kernel, code: `${kernel.code} // ${version}` }]);
       const answer = await boot(installation.container(), { boot_function_id: FREE_ID, identity: ALICE, input: null });
       expect(answer).toMatchObject({ ok: true, function_seq: 2 });
       await run(installation);
@@ -295,8 +394,11 @@ describe('a chain that is broken', () => {
 
   it('refuses a kernel whose first version was altered', async () => {
     await withWarmInstallation(async (installation) => {
-      for (const version of [0, 1]) await installation.seed(undefined, [{ ...kernel, code: `${kernel.code} // ${version}` }]);
-      await installation.tamper(`update ledger.universal_registry set description = 'x' where id = $1 and seq = 0`, [FREE_ID]);
+      for (const version of [0, 1])
+        await installation.seed(undefined, [{ ...kernel, code: `${kernel.code} // ${version}` }]);
+      await installation.tamper(`update ledger.universal_registry set description = 'x' where id = $1 and seq = 0`, [
+        FREE_ID,
+      ]);
       const request = { boot_function_id: FREE_ID, identity: ALICE, input: null };
       await expectRefusal(installation, () => boot(installation.container(), request), IntegrityError, 'HASH_MISMATCH');
     });
@@ -310,7 +412,11 @@ describe('what the ledger itself keeps from a stranger', () => {
       const { database } = installation.stage0;
       const span = sealSpan(kernelOf({ id: FREE_ID, visibility: 'public' }), strangerSigner);
       await expectRefusal(installation, () => installation.append(ALICE, span), AccessError, 'NOT_PERMITTED');
-      await appendSpans(database, [{ ...kernelOf({ id: FREE_ID }) }], { identity: ALICE, signer: runtimeSigner, now: () => new Date() });
+      await appendSpans(database, [{ ...kernelOf({ id: FREE_ID }) }], {
+        identity: ALICE,
+        signer: runtimeSigner,
+        now: () => new Date(),
+      });
       expect((await readLatestVersions(database, BOB, [FREE_ID])).size).toBe(0);
     });
   });

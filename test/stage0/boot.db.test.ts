@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { InputError } from '../../src/errors.ts';
-import { isUuid, verifySpan } from '../../src/span/index.ts';
-import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { readVersions } from '../../src/ledger/index.ts';
+import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
+import { isUuid, verifySpan } from '../../src/span/index.ts';
 import { BootFailed, boot, invokeStage0 } from '../../src/stage0/index.ts';
 import { runtimeSigner, trustedKeys } from '../support/keys.ts';
 import { ALICE } from '../support/spans.ts';
@@ -92,7 +92,9 @@ describe('what a boot records', () => {
   });
 
   it('has exactly one execution for each boot_event when many boots run at once', async () => {
-    const answers = await Promise.all(Array.from({ length: 12 }, (_, i) => installation.boot(PROBE, { probe: 'answer', value: i })));
+    const answers = await Promise.all(
+      Array.from({ length: 12 }, (_, i) => installation.boot(PROBE, { probe: 'answer', value: i })),
+    );
     expect(answers.map(({ output }) => output)).toEqual(Array.from({ length: 12 }, (_, i) => i));
     const ids = answers.map(({ boot_event_id }) => boot_event_id);
     const rows = await installation.spans('caused_by = any($1)', [ids]);
@@ -101,7 +103,12 @@ describe('what a boot records', () => {
 
   it('says in the answer, in the execution and as function error that a kernel threw, with message and line', async () => {
     const answer = await installation.boot(PROBE, { probe: 'throwsHere' });
-    expect(answer).toMatchObject({ ok: false, status: 'error', output: null, error: { code: 'ON_PURPOSE', message: 'the probe failed on purpose' } });
+    expect(answer).toMatchObject({
+      ok: false,
+      status: 'error',
+      output: null,
+      error: { code: 'ON_PURPOSE', message: 'the probe failed on purpose' },
+    });
     const code = (await installation.sealed(PROBE)).code as string;
     const line = code.split('\n').findIndex((text) => text.includes('the probe failed on purpose')) + 1;
     expect((await installation.span(answer.execution_id)).error).toMatchObject({
@@ -110,29 +117,46 @@ describe('what a boot records', () => {
       line,
       stack: expect.stringContaining(`probe.js:${line}:`),
     });
-    const error = await invokeStage0(installation.stage0, { ...PLAN_PAYLOAD, boot_function_id: PROBE, input: { probe: 'throwsHere' } }).catch((reason) => reason);
+    const error = await invokeStage0(installation.stage0, {
+      ...PLAN_PAYLOAD,
+      boot_function_id: PROBE,
+      input: { probe: 'throwsHere' },
+    }).catch((reason) => reason);
     expect(error).toBeInstanceOf(BootFailed);
     expect(error.code).toBe('ON_PURPOSE');
-    expect(error.message).toMatch(/^the probe failed on purpose \(execution [0-9a-f-]{36} of boot_event [0-9a-f-]{36}\)$/);
+    expect(error.message).toMatch(
+      /^the probe failed on purpose \(execution [0-9a-f-]{36} of boot_event [0-9a-f-]{36}\)$/,
+    );
   });
 
   it('ends a kernel that runs for ever at the end of time, and the next boot works', async () => {
     const request = { boot_function_id: PROBE, identity: ALICE, input: { probe: 'spin' } };
     const answer = await boot(installation.stage0, request, new Date(Date.now() + 300));
     expect(answer).toMatchObject({ ok: false, status: 'timeout', error: { code: 'TIMEOUT' } });
-    expect(await installation.span(answer.execution_id)).toMatchObject({ status: 'timeout', error: { code: 'TIMEOUT' } });
+    expect(await installation.span(answer.execution_id)).toMatchObject({
+      status: 'timeout',
+      error: { code: 'TIMEOUT' },
+    });
     expect(await installation.probe({ probe: 'answer', value: 'again' })).toBe('again');
   });
 
-  it.each(['nul', 'surrogate', 'beyondSafe', 'deep'])('records OUTPUT_NOT_STORABLE for an answer no span can hold: %s', async (probe) => {
-    const answer = await installation.boot(PROBE, { probe });
-    expect(answer).toMatchObject({ ok: false, status: 'error', output: null, error: { code: 'OUTPUT_NOT_STORABLE' } });
-    expect(await installation.span(answer.execution_id)).toMatchObject({
-      status: 'error',
-      output: null,
-      error: { code: 'OUTPUT_NOT_STORABLE', message: expect.stringContaining('output') },
-    });
-  });
+  it.each(['nul', 'surrogate', 'beyondSafe', 'deep'])(
+    'records OUTPUT_NOT_STORABLE for an answer no span can hold: %s',
+    async (probe) => {
+      const answer = await installation.boot(PROBE, { probe });
+      expect(answer).toMatchObject({
+        ok: false,
+        status: 'error',
+        output: null,
+        error: { code: 'OUTPUT_NOT_STORABLE' },
+      });
+      expect(await installation.span(answer.execution_id)).toMatchObject({
+        status: 'error',
+        output: null,
+        error: { code: 'OUTPUT_NOT_STORABLE', message: expect.stringContaining('output') },
+      });
+    },
+  );
 
   it('records OUTPUT_TOO_LARGE for a kernel that answers more than it may', async () => {
     const answer = await installation.boot(PROBE, { probe: 'large', length: 900_000 });
@@ -172,7 +196,12 @@ describe('a request that is not one', () => {
   it.each<[string, unknown, string, string | undefined]>([
     ['no id', withoutId, 'FIELD_MISSING', 'boot_function_id'],
     ['an id that is no UUID', { ...valid, boot_function_id: 'run_code' }, 'FIELD_INVALID', 'boot_function_id'],
-    ['an id with a line feed after it', { ...valid, boot_function_id: `${RUN_CODE}\n` }, 'FIELD_INVALID', 'boot_function_id'],
+    [
+      'an id with a line feed after it',
+      { ...valid, boot_function_id: `${RUN_CODE}\n` },
+      'FIELD_INVALID',
+      'boot_function_id',
+    ],
     ['a list of ids', { ...valid, boot_function_id: [RUN_CODE] }, 'FIELD_INVALID', 'boot_function_id'],
     ['a null id', { ...valid, boot_function_id: null }, 'FIELD_INVALID', 'boot_function_id'],
     ['no user', withoutUser, 'FIELD_MISSING', 'user_id'],
@@ -185,9 +214,19 @@ describe('a request that is not one', () => {
     ['a tenant of 201 characters', { ...valid, tenant_id: 't'.repeat(201) }, 'FIELD_INVALID', 'tenant_id'],
     ['a trace_id with a space', { ...valid, trace_id: 'a b' }, 'FIELD_INVALID', 'trace_id'],
     ['an empty idempotency_key', { ...valid, idempotency_key: '' }, 'FIELD_INVALID', 'idempotency_key'],
-    ['an idempotency_key with a lone surrogate', { ...valid, idempotency_key: '\ud800' }, 'FIELD_INVALID', 'idempotency_key'],
+    [
+      'an idempotency_key with a lone surrogate',
+      { ...valid, idempotency_key: '\ud800' },
+      'FIELD_INVALID',
+      'idempotency_key',
+    ],
     ['an unknown field', { ...valid, boot_function: RUN_CODE }, 'FIELD_UNKNOWN', 'boot_function'],
-    ['a field named as a prototype is', JSON.parse(`{"__proto__":{"x":1},${JSON.stringify(valid).slice(1)}`), 'FIELD_UNKNOWN', '__proto__'],
+    [
+      'a field named as a prototype is',
+      JSON.parse(`{"__proto__":{"x":1},${JSON.stringify(valid).slice(1)}`),
+      'FIELD_UNKNOWN',
+      '__proto__',
+    ],
     ['null', null, 'FIELD_INVALID', undefined],
     ['a list', [valid], 'FIELD_INVALID', undefined],
     ['text', JSON.stringify(valid), 'FIELD_INVALID', undefined],
@@ -203,7 +242,12 @@ describe('a request that is not one', () => {
     ['an integer beyond 2^53-1', { n: 2 ** 60 }],
     ['nested 50,000 deep', JSON.parse('['.repeat(50_000) + ']'.repeat(50_000))],
   ])('is refused when its input cannot be stored: %s', async (_what, input) => {
-    const error = await expectRefusal(installation, () => installation.invoke({ ...valid, tenant_id: ALICE.tenantId, input }), InputError, 'VALUE_NOT_STORABLE');
+    const error = await expectRefusal(
+      installation,
+      () => installation.invoke({ ...valid, tenant_id: ALICE.tenantId, input }),
+      InputError,
+      'VALUE_NOT_STORABLE',
+    );
     expect(error.field).toMatch(/^input/);
   });
 
@@ -213,7 +257,11 @@ describe('a request that is not one', () => {
   });
 
   it('takes an id in upper case for what it is', async () => {
-    const answer = await installation.invoke({ ...valid, boot_function_id: PROBE.toUpperCase(), input: { probe: 'answer', value: 1 } });
+    const answer = await installation.invoke({
+      ...valid,
+      boot_function_id: PROBE.toUpperCase(),
+      input: { probe: 'answer', value: 1 },
+    });
     expect(answer).toMatchObject({ ok: true, function_id: PROBE });
   });
 });

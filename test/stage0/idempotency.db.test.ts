@@ -30,7 +30,9 @@ describe('a boot with an idempotency_key that was used', () => {
 
   it('answers the same though the keys of its input stand in another order', async () => {
     const first = await installation.runCode({ code: 'return input', input: { a: 1, b: 2 } }, ALICE, keyed('order'));
-    expect(await installation.runCode({ input: { b: 2, a: 1 }, code: 'return input' }, ALICE, keyed('order'))).toEqual(first);
+    expect(await installation.runCode({ input: { b: 2, a: 1 }, code: 'return input' }, ALICE, keyed('order'))).toEqual(
+      first,
+    );
   });
 
   it('answers a failure again, too', async () => {

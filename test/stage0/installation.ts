@@ -7,9 +7,16 @@ import type { LogLineError } from '../../src/errors.ts';
 import { Sandbox, type SandboxOptions } from '../../src/kernel/index.ts';
 import { appendSpans, type Database, type Identity, type SpanDraft } from '../../src/ledger/index.ts';
 import { readRowFiles, type SeedResult, seed } from '../../src/seed/index.ts';
-import { createSigner, type SealedSpan, type StoredSpan } from '../../src/span/index.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
-import { type BootAnswer, boot, GovernanceVerifier, invokeStage0, MANIFEST_ID, type Stage0 } from '../../src/stage0/index.ts';
+import { createSigner, type SealedSpan, type StoredSpan } from '../../src/span/index.ts';
+import {
+  type BootAnswer,
+  boot,
+  GovernanceVerifier,
+  invokeStage0,
+  MANIFEST_ID,
+  type Stage0,
+} from '../../src/stage0/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { rootSigner, runtimeSigner, trustedKeys } from '../support/keys.ts';
 import { ALICE } from '../support/spans.ts';
@@ -23,8 +30,8 @@ export const overrideSigner = createSigner(nodeEd25519, new Uint8Array(32).fill(
 const ROW = new URL('../../ROW', import.meta.url).pathname;
 const KERNELS = new URL('./kernels', import.meta.url).pathname;
 
-// biome-ignore lint/suspicious/noExplicitAny: a manifest that a test is about to change, perhaps to something wrong
-export type ManifestDraft = any;
+// biome-ignore lint/suspicious/noExplicitAny: JSON that a test looks into, or is about to change to something wrong
+export type AnyJson = any;
 export interface ExtraKernel {
   id: string;
   name: string;
@@ -62,7 +69,13 @@ export class Installation {
     const rows = await mkdtemp(join(tmpdir(), 'loglineos-rows-'));
     await cp(ROW, rows, { recursive: true });
     const shared = sandbox instanceof Sandbox;
-    return new Installation(ledger, await ledger.connect('admin'), rows, shared ? sandbox : new Sandbox(sandbox), !shared);
+    return new Installation(
+      ledger,
+      await ledger.connect('admin'),
+      rows,
+      shared ? sandbox : new Sandbox(sandbox),
+      !shared,
+    );
   }
 
   /** Stage-0 as another container has it: nothing is warm. */
@@ -86,7 +99,7 @@ export class Installation {
   }
 
   /** Seed `ROW/`, the probe and more kernels, under a manifest that a test may change. */
-  async seed(changeManifest: (content: ManifestDraft) => void = () => {}, kernels: ExtraKernel[] = []): Promise<SeedResult> {
+  async seed(changeManifest: (content: AnyJson) => void = () => {}, kernels: ExtraKernel[] = []): Promise<SeedResult> {
     const probe = { id: PROBE, name: 'probe', code: await readFile(join(KERNELS, 'probe.js'), 'utf8') };
     const lines = [(await readFile(join(ROW, 'kernels/01-kernels.ndjson'), 'utf8')).trimEnd()];
     const manifest = JSON.parse(await readFile(join(ROW, 'manifest/03-manifest.ndjson'), 'utf8'));
@@ -114,14 +127,14 @@ export class Installation {
   }
 
   /** The answer of a probe that succeeded. */
-  async probe(input: object, identity: Identity = ALICE): Promise<any> {
+  async probe(input: object, identity: Identity = ALICE): Promise<AnyJson> {
     const answer = await this.boot(PROBE, input, identity);
     expect(answer).toMatchObject({ ok: true, status: 'complete', error: null });
     return answer.output;
   }
 
   /** What the execution of a probe says, that failed. */
-  async failedProbe(input: object, identity: Identity = ALICE): Promise<any> {
+  async failedProbe(input: object, identity: Identity = ALICE): Promise<AnyJson> {
     const answer = await this.boot(PROBE, input, identity);
     expect(answer).toMatchObject({ ok: false, output: null });
     return (await this.span(answer.execution_id)).error;
@@ -134,17 +147,21 @@ export class Installation {
   /** A function of a tenant. */
   async appendFunction(code: string, more: Partial<SpanDraft> = {}, identity: Identity = ALICE) {
     const draft: SpanDraft = { entity_type: 'function', name: 'a function', status: 'active', code, ...more };
-    const [appended] = await appendSpans(this.#database, [draft], { identity, signer: runtimeSigner, now: () => new Date() });
+    const [appended] = await appendSpans(this.#database, [draft], {
+      identity,
+      signer: runtimeSigner,
+      now: () => new Date(),
+    });
     return appended as { id: string; seq: number; curr_hash: string };
   }
 
   /** Rows as the administrator sees them: all of them. */
-  async spans(where: string, values: unknown[] = []): Promise<any[]> {
+  async spans(where: string, values: unknown[] = []): Promise<AnyJson[]> {
     const text = `select * from ledger.universal_registry where ${where} order by tx_id, position`;
     return (await this.admin.query(text, values)).rows;
   }
 
-  async span(id: string): Promise<any> {
+  async span(id: string): Promise<AnyJson> {
     const rows = await this.spans('id = $1', [id]);
     expect(rows, `versions of span ${id}`).toHaveLength(1);
     return rows[0];
@@ -178,13 +195,18 @@ export class Installation {
 
   /** A sealed row put in by the app, for whatever identity it claims. */
   async append({ userId, tenantId }: Identity, span: SealedSpan): Promise<void> {
-    await this.#database.query({ text: 'select ledger.append($1, $2, $3)', values: [userId, tenantId, JSON.stringify([span])] });
+    await this.#database.query({
+      text: 'select ledger.append($1, $2, $3)',
+      values: [userId, tenantId, JSON.stringify([span])],
+    });
   }
 
   /** A row put in by a superuser, past every role and policy. */
   async insert(span: SealedSpan): Promise<void> {
     const row = JSON.stringify([span]);
-    const columns = Object.keys(span).map((name) => `"${name}"`).join(', ');
+    const columns = Object.keys(span)
+      .map((name) => `"${name}"`)
+      .join(', ');
     const text = `insert into ledger.universal_registry (${columns})
       select ${columns} from jsonb_populate_recordset(null::ledger.universal_registry, $1)`;
     await this.tamper(text, [row]);
@@ -229,6 +251,9 @@ export async function expectRefusal(
   );
   expect(error).toBeInstanceOf(errorClass);
   expect(error).toMatchObject({ code });
-  expect([await installation.count(), await installation.usage(ALICE.tenantId)], 'rows and usage after a refusal').toEqual(before);
+  expect(
+    [await installation.count(), await installation.usage(ALICE.tenantId)],
+    'rows and usage after a refusal',
+  ).toEqual(before);
   return error as LogLineError;
 }

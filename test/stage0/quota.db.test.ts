@@ -32,7 +32,9 @@ async function expectOverQuota(attempt: Promise<unknown>): Promise<void> {
 
 describe("a tenant's day", () => {
   it('lets exactly N of 2N parallel boots run, and refuses each other one with a policy_violation and nothing else', async () => {
-    const settled = await Promise.allSettled(Array.from({ length: 2 * LIMIT }, () => installation.runCode(ONE, userOf('crowd'))));
+    const settled = await Promise.allSettled(
+      Array.from({ length: 2 * LIMIT }, () => installation.runCode(ONE, userOf('crowd'))),
+    );
     const refused = settled.filter((one) => one.status === 'rejected');
     expect(refused).toHaveLength(LIMIT);
     for (const { reason } of refused) {
@@ -48,7 +50,12 @@ describe("a tenant's day", () => {
     expect(rows).toHaveLength(4 * LIMIT);
     expect(await installation.usage('crowd')).toBe(LIMIT);
     const violation = rows.find(({ entity_type }) => entity_type === 'policy_violation');
-    expect(violation).toMatchObject({ related_to: [RUN_CODE], error: { code: 'QUOTA_EXCEEDED' }, metric_value: LIMIT, owner_id: 'una' });
+    expect(violation).toMatchObject({
+      related_to: [RUN_CODE],
+      error: { code: 'QUOTA_EXCEEDED' },
+      metric_value: LIMIT,
+      owner_id: 'una',
+    });
   });
 
   it('is counted by tenant, not by user, and one tenant does not use up another', async () => {
@@ -71,26 +78,31 @@ describe("a tenant's day", () => {
   });
 
   it('is not used by a kernel that runs no function', async () => {
-    for (let i = 0; i < LIMIT + 2; i++) expect(await installation.boot(PROBE, { probe: 'answer', value: i }, userOf('idle'))).toMatchObject({ ok: true });
+    for (let i = 0; i < LIMIT + 2; i++)
+      expect(await installation.boot(PROBE, { probe: 'answer', value: i }, userOf('idle'))).toMatchObject({ ok: true });
     expect(await installation.usage('idle')).toBe(0);
   });
 
   it('is given back when the look-up fails: nothing ran', async () => {
     const missing = { span_id: '00000000-0000-4000-8000-00000000dead' };
-    for (let i = 0; i < LIMIT + 2; i++) expect(await installation.runCode(missing, userOf('clumsy'))).toMatchObject({ ok: false });
+    for (let i = 0; i < LIMIT + 2; i++)
+      expect(await installation.runCode(missing, userOf('clumsy'))).toMatchObject({ ok: false });
     expect(await installation.usage('clumsy')).toBe(0);
     expect(await installation.runCode(ONE, userOf('clumsy'))).toMatchObject({ ok: true });
     expect(await installation.usage('clumsy')).toBe(1);
   });
 
   it('is charged for a function that failed: it ran', async () => {
-    expect(await installation.runCode({ code: 'throw new Error("mine")' }, userOf('unlucky'))).toMatchObject({ ok: true });
+    expect(await installation.runCode({ code: 'throw new Error("mine")' }, userOf('unlucky'))).toMatchObject({
+      ok: true,
+    });
     expect(await installation.usage('unlucky')).toBe(1);
   });
 
   it('is charged for a function that a nested kernel ran, and bounds it', async () => {
     const nested = { probe: 'invoke', kernel: RUN_CODE, input: ONE };
-    for (let i = 0; i < LIMIT; i++) expect(await installation.boot(PROBE, nested, userOf('nested'))).toMatchObject({ ok: true });
+    for (let i = 0; i < LIMIT; i++)
+      expect(await installation.boot(PROBE, nested, userOf('nested'))).toMatchObject({ ok: true });
     const over = await installation.boot(PROBE, nested, userOf('nested'));
     expect(over).toMatchObject({ ok: false, status: 'error', error: { code: 'QUOTA_EXCEEDED' } });
     expect(await functionRuns('nested')).toBe(LIMIT);
@@ -131,7 +143,10 @@ describe('a forced run', () => {
   });
 
   it("passes the quota with the override key's signature over the function's hash, and is counted", async () => {
-    const answer = await installation.runCode({ span_id: ours.id, force: { signature: sign(ours.curr_hash) } }, identity);
+    const answer = await installation.runCode(
+      { span_id: ours.id, force: { signature: sign(ours.curr_hash) } },
+      identity,
+    );
     expect(answer).toMatchObject({ ok: true, output: { status: 'complete', result: 'forced' } });
     expect(await installation.usage('forced')).toBe(LIMIT + 1);
     await expectOverQuota(installation.runCode({ span_id: ours.id }, identity));
@@ -141,9 +156,15 @@ describe('a forced run', () => {
     ['the root key', () => ({ span_id: ours.id, force: { signature: sign(ours.curr_hash, rootSigner) } })],
     ['the runtime key', () => ({ span_id: ours.id, force: { signature: sign(ours.curr_hash, runtimeSigner) } })],
     ['a stranger', () => ({ span_id: ours.id, force: { signature: sign(ours.curr_hash, strangerSigner) } })],
-    ['the override key, over another function', () => ({ span_id: ours.id, force: { signature: sign(other.curr_hash) } })],
+    [
+      'the override key, over another function',
+      () => ({ span_id: ours.id, force: { signature: sign(other.curr_hash) } }),
+    ],
     ['the override key, over no function', () => ({ code: 'return 1', force: { signature: sign(ours.curr_hash) } })],
-    ['the override public key itself', () => ({ span_id: ours.id, force: { signature: overrideSigner.publicKey.repeat(2) } })],
+    [
+      'the override public key itself',
+      () => ({ span_id: ours.id, force: { signature: overrideSigner.publicKey.repeat(2) } }),
+    ],
     ['garbage', () => ({ span_id: ours.id, force: { signature: 'ff'.repeat(64) } })],
     ['nothing', () => ({ span_id: ours.id, force: {} })],
     ['true', () => ({ span_id: ours.id, force: true })],
@@ -160,6 +181,8 @@ describe('a forced run', () => {
   it('counts for the version it was signed for, no later one', async () => {
     const signature = sign(ours.curr_hash);
     await installation.appendFunction('return "changed since"', { id: ours.id }, identity);
-    await expect(installation.runCode({ span_id: ours.id, force: { signature } }, identity)).rejects.toMatchObject({ code: 'OVERRIDE_INVALID' });
+    await expect(installation.runCode({ span_id: ours.id, force: { signature } }, identity)).rejects.toMatchObject({
+      code: 'OVERRIDE_INVALID',
+    });
   });
 });

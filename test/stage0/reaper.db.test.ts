@@ -41,7 +41,8 @@ async function hang(identity = ALICE): Promise<HangingBoot> {
   return { id, executionId: executionIdOf(id), finish, answer };
 }
 
-const executionsOf = (bootEventId: string) => installation.spans(`entity_type = 'execution' and caused_by = $1`, [bootEventId]);
+const executionsOf = (bootEventId: string) =>
+  installation.spans(`entity_type = 'execution' and caused_by = $1`, [bootEventId]);
 const inTheFuture = (ms: number) => new Date(Date.now() + ms);
 const reapAll = () => reapLostBoots(installation.stage0, '-infinity', inTheFuture(LONG_AFTER_MS));
 

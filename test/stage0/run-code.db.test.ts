@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { blake3Hex } from '../../src/span/index.ts';
 import type { BootAnswer } from '../../src/stage0/index.ts';
 import { ALAN, ALICE, BOB, OTHER_ALICE } from '../support/spans.ts';
-import { Installation, PROBE, RUN_CODE } from './installation.ts';
+import { type AnyJson, Installation, PROBE, RUN_CODE } from './installation.ts';
 
 const TIMEOUT_MS = 1_200;
 const SLOW_MS = 200;
@@ -26,11 +26,16 @@ interface Ran {
 }
 
 /** What run_code says of the function it ran, and the execution it wrote of it. */
-async function ran(answer: BootAnswer): Promise<Ran & { row: any }> {
+async function ran(answer: BootAnswer): Promise<Ran & { row: AnyJson }> {
   expect(answer).toMatchObject({ ok: true, status: 'complete', error: null, function_id: RUN_CODE });
   const output = answer.output as unknown as Ran;
   const row = await installation.span(output.execution_id);
-  expect(row).toMatchObject({ entity_type: 'execution', did: 'ran_function', caused_by: answer.boot_event_id, trace_id: answer.trace_id });
+  expect(row).toMatchObject({
+    entity_type: 'execution',
+    did: 'ran_function',
+    caused_by: answer.boot_event_id,
+    trace_id: answer.trace_id,
+  });
   return { ...output, row };
 }
 
@@ -59,7 +64,13 @@ describe('a function row', () => {
       code: null,
       owner_id: ALICE.userId,
       tenant_id: ALICE.tenantId,
-      metadata: { kernel_id: RUN_CODE, kernel_hash: kernel.curr_hash, function_hash: curr_hash, function_seq: 0, timeout_ms: TIMEOUT_MS },
+      metadata: {
+        kernel_id: RUN_CODE,
+        kernel_hash: kernel.curr_hash,
+        function_hash: curr_hash,
+        function_seq: 0,
+        timeout_ms: TIMEOUT_MS,
+      },
     });
     expect(row.started_at.getTime()).toBeLessThanOrEqual(row.finished_at.getTime());
   });
@@ -67,14 +78,17 @@ describe('a function row', () => {
   it('runs in its newest version, and not at all when that is deleted or retired', async () => {
     const { id } = await installation.appendFunction('return 1');
     await installation.appendFunction('return 2', { id });
-    expect(await ran(await installation.runCode({ span_id: id }))).toMatchObject({ result: 2, row: { metadata: { function_seq: 1 } } });
+    expect(await ran(await installation.runCode({ span_id: id }))).toMatchObject({
+      result: 2,
+      row: { metadata: { function_seq: 1 } },
+    });
     await installation.appendFunction('return 3', { id, status: 'retired' });
     await expectRefused({ span_id: id }, 'FUNCTION_RETIRED');
     await installation.appendFunction('return 4', { id, is_deleted: true });
     await expectRefused({ span_id: id }, 'FUNCTION_RETIRED');
   });
 
-  it("of another owner runs for who may see it, in his own name, and is not found when it is private", async () => {
+  it('of another owner runs for who may see it, in his own name, and is not found when it is private', async () => {
     const shared = await installation.appendFunction('return input', { visibility: 'tenant' });
     const { row } = await ran(await installation.runCode({ span_id: shared.id, input: 'mine' }, ALAN));
     expect(row).toMatchObject({ owner_id: ALAN.userId, tenant_id: ALAN.tenantId, parent_id: shared.id });
@@ -106,7 +120,9 @@ describe('a function row', () => {
     const busy = 'const end = Date.now() + 300; while (Date.now() < end); return 1';
     const [one, other] = [await installation.appendFunction(busy), await installation.appendFunction(busy)];
     const intervals = async (ids: string[]) => {
-      const rows = await Promise.all(ids.map(async (span_id) => (await ran(await installation.runCode({ span_id }))).row));
+      const rows = await Promise.all(
+        ids.map(async (span_id) => (await ran(await installation.runCode({ span_id }))).row),
+      );
       return rows.sort((a, b) => a.started_at - b.started_at);
     };
     const [first, second, third] = await intervals([one.id, one.id, one.id]);
@@ -122,7 +138,12 @@ describe('code that is run once', () => {
     const code = 'return input.name.toUpperCase()';
     const { result, row } = await ran(await installation.runCode({ code, input: { name: 'ada' } }));
     expect(result).toBe('ADA');
-    expect(row).toMatchObject({ code, parent_id: null, this: 'code', metadata: { function_hash: blake3Hex(code), function_seq: null } });
+    expect(row).toMatchObject({
+      code,
+      parent_id: null,
+      this: 'code',
+      metadata: { function_hash: blake3Hex(code), function_seq: null },
+    });
   });
 
   it.each<[string, string]>([
@@ -134,14 +155,19 @@ describe('code that is run once', () => {
     ['an older top-level main', 'async function main(input) { return input + 1 }'],
     ['an older top-level on', 'function on(span) { return span + 1 }'],
   ])('may be written as %s', async (_form, code) => {
-    expect(await ran(await installation.runCode({ code, input: 41 }))).toMatchObject({ status: 'complete', result: 42 });
+    expect(await ran(await installation.runCode({ code, input: 41 }))).toMatchObject({
+      status: 'complete',
+      result: 42,
+    });
   });
 
   it('sees no process, no network, no file, no clock of the host and nothing of an earlier run', async () => {
     const names = '["process", "require", "fetch", "Buffer", "setTimeout", "ctx", "module", "console", "left"]';
     const code = `globalThis.left = 1; return ${names}.filter((name) => name !== 'left' && typeof globalThis[name] !== 'undefined')`;
     expect(await ran(await installation.runCode({ code }))).toMatchObject({ result: [] });
-    expect(await ran(await installation.runCode({ code: 'return typeof left' }))).toMatchObject({ result: 'undefined' });
+    expect(await ran(await installation.runCode({ code: 'return typeof left' }))).toMatchObject({
+      result: 'undefined',
+    });
   });
 });
 
@@ -166,16 +192,20 @@ describe('an input that asks for nothing that can be run', () => {
     await expectRefused({ span_id: 42 }, 'TYPE_MISMATCH');
   });
 
-  it.each(['timeout_ms', 'memory_mb'])('is refused with a %s that is no whole number above 0, and the day is not charged', async (limit) => {
-    for (const value of [0, -1, 1.5, '100', true]) await expectRefused({ code: 'return 1', [limit]: value }, 'TYPE_MISMATCH');
-  });
+  it.each(['timeout_ms', 'memory_mb'])(
+    'is refused with a %s that is no whole number above 0, and the day is not charged',
+    async (limit) => {
+      for (const value of [0, -1, 1.5, '100', true])
+        await expectRefused({ code: 'return 1', [limit]: value }, 'TYPE_MISMATCH');
+    },
+  );
 });
 
 describe('a limit', () => {
   const forEver = 'for (;;);';
 
   /** The function's execution says how it ended; the boot of run_code itself went well; and the next boot works. */
-  async function expectEnded(input: object, code: string): Promise<Ran & { row: any }> {
+  async function expectEnded(input: object, code: string): Promise<Ran & { row: AnyJson }> {
     const outcome = await ran(await installation.runCode(input));
     const status = code === 'TIMEOUT' ? 'timeout' : 'error';
     expect(outcome).toMatchObject({ status, result: null, error: { code } });
@@ -200,14 +230,18 @@ describe('a limit', () => {
   });
 
   it("is never above the manifest's: memory_mb", async () => {
-    const hold = (mb: number) => ({ code: `const held = []; for (let i = 0; i < ${mb}; i++) held.push(new Uint8Array(1048576).fill(1)); return held.length`, memory_mb: 4_096 });
+    const hold = (mb: number) => ({
+      code: `const held = []; for (let i = 0; i < ${mb}; i++) held.push(new Uint8Array(1048576).fill(1)); return held.length`,
+      memory_mb: 4_096,
+    });
     const { error } = await expectEnded(hold(200), 'MEMORY');
     expect(error?.message).toContain(String(MEMORY_MB));
     expect(await ran(await installation.runCode(hold(20)))).toMatchObject({ result: 20 });
   });
 
   it('may be asked for below the manifest', async () => {
-    const code = 'const held = []; for (let i = 0; i < 50; i++) held.push(new Uint8Array(1048576).fill(1)); return held.length';
+    const code =
+      'const held = []; for (let i = 0; i < 50; i++) held.push(new Uint8Array(1048576).fill(1)); return held.length';
     await expectEnded({ code, memory_mb: 20 }, 'MEMORY');
     expect(await ran(await installation.runCode({ code }))).toMatchObject({ result: 50 });
   });
@@ -228,7 +262,7 @@ describe('a limit', () => {
     expect(error?.message).not.toMatch(/node:|\/work|child\.cjs/);
   });
 
-  it("tells the user the message of the error and the line of the code that does not compile", async () => {
+  it('tells the user the message of the error and the line of the code that does not compile', async () => {
     const threw = await ran(await installation.runCode({ code: '\nthrow new RangeError("too far")' }));
     expect(threw.error?.message).toContain('too far');
     const invalid = await ran(await installation.runCode({ code: 'const a = 1;\nconst b = ;\n' }));
@@ -264,7 +298,9 @@ describe('a slow run', () => {
     const slow = await ran(await installation.runCode(busy(SLOW_MS + 150)));
     const quick = await ran(await installation.runCode(busy(1)));
     expect(slow.status).toBe('complete');
-    const patches = await installation.spans(`entity_type = 'status_patch' and parent_id = any($1)`, [[slow.execution_id, quick.execution_id]]);
+    const patches = await installation.spans(`entity_type = 'status_patch' and parent_id = any($1)`, [
+      [slow.execution_id, quick.execution_id],
+    ]);
     expect(patches).toHaveLength(1);
     expect(patches[0]).toMatchObject({
       parent_id: slow.execution_id,
@@ -283,6 +319,7 @@ describe('the counter of the day', () => {
       `select tenant_id, count(*)::int as n from ledger.universal_registry where did = 'ran_function' group by 1 order by 1`,
     );
     expect(rows.length).toBeGreaterThan(0);
-    for (const { tenant_id, n } of rows) expect([tenant_id, await installation.usage(tenant_id)]).toEqual([tenant_id, n]);
+    for (const { tenant_id, n } of rows)
+      expect([tenant_id, await installation.usage(tenant_id)]).toEqual([tenant_id, n]);
   });
 });

@@ -95,7 +95,10 @@ describe('ctx.sql', () => {
     ['a block', `do $$ begin execute 'set local app.tenant_id = ''bolt'''; end $$`],
     ['a prepared statement', 'prepare mine as select 1'],
     ['a session lock', 'select pg_advisory_lock(1)'],
-    ['a statement hidden in a string', `select query_to_xml('select set_' || 'config(''app.tenant_id'', ''bolt'', true)', true, false, '')`],
+    [
+      'a statement hidden in a string',
+      `select query_to_xml('select set_' || 'config(''app.tenant_id'', ''bolt'', true)', true, false, '')`,
+    ],
   ])('refuses %s, alone and while a lock is held, and the next look sees what it should', async (_what, text) => {
     const count = await installation.count();
     const theirs = await installation.appendFunction('return 1', { visibility: 'tenant' }, BOB);
@@ -111,23 +114,40 @@ describe('ctx.sql', () => {
 
   it('cannot become another tenant between two statements of one lock', async () => {
     const theirs = await installation.appendFunction('return 1', { visibility: 'tenant' }, BOB);
-    const statements = [`set local app.tenant_id = 'bolt'`, `select id from ledger.universal_registry where id = '${theirs.id}'`];
+    const statements = [
+      `set local app.tenant_id = 'bolt'`,
+      `select id from ledger.universal_registry where id = '${theirs.id}'`,
+    ];
     const answer = await installation.boot(PROBE, { probe: 'lockSql', statements });
     expect(answer.output ?? []).toEqual([]);
   });
 
   it('refuses more rows than a kernel should hold', async () => {
-    expect(await installation.failedProbe(sql('select * from generate_series(1, 1001) n'))).toMatchObject({ code: 'TOO_MANY_ROWS' });
+    expect(await installation.failedProbe(sql('select * from generate_series(1, 1001) n'))).toMatchObject({
+      code: 'TOO_MANY_ROWS',
+    });
     expect(await installation.probe(sql('select * from generate_series(1, 1000) n'))).toHaveLength(1_000);
   });
 
   it('ends with the kernel: a statement that takes too long does not outlive it', async () => {
-    const request = { boot_function_id: PROBE, identity: ALICE, input: sql('select pg_sleep(30)') };
+    const request = {
+      boot_function_id: PROBE,
+      identity: ALICE,
+      input: sql('select count(*) from generate_series(1, 2000000000) takes_too_long'),
+    };
     const answer = await boot(installation.stage0, request, new Date(Date.now() + 400));
     expect(answer).toMatchObject({ ok: false });
     expect(['TIMEOUT', 'DATABASE_TIMEOUT']).toContain(answer.error?.code);
     await expect
-      .poll(async () => (await installation.admin.query(`select from pg_stat_activity where query like '%pg_sleep(30)%' and state = 'active' and pid <> pg_backend_pid()`)).rowCount, { timeout: 3_000 })
+      .poll(
+        async () =>
+          (
+            await installation.admin.query(
+              `select from pg_stat_activity where query like '%takes_too_long%' and state = 'active' and pid <> pg_backend_pid()`,
+            )
+          ).rowCount,
+        { timeout: 3_000 },
+      )
       .toBe(0);
   });
 });
@@ -152,11 +172,15 @@ describe('ctx.append', () => {
 
   it('appends the next version of a span, and several spans at once or none of them', async () => {
     const { id } = await installation.appendFunction('return 1');
-    expect(await installation.probe({ probe: 'append', span: { id, entity_type: 'function', code: 'return 2' } })).toMatchObject({ id, seq: 1 });
+    expect(
+      await installation.probe({ probe: 'append', span: { id, entity_type: 'function', code: 'return 2' } }),
+    ).toMatchObject({ id, seq: 1 });
     const [one, two] = [note(), note()];
     expect(await installation.probe({ probe: 'append', span: [one, two] })).toHaveLength(2);
     const [three, four] = [note(), note({ duration_ms: 'long' })];
-    expect(await installation.failedProbe({ probe: 'append', span: [three, four] })).toMatchObject({ code: 'TYPE_MISMATCH' });
+    expect(await installation.failedProbe({ probe: 'append', span: [three, four] })).toMatchObject({
+      code: 'TYPE_MISMATCH',
+    });
     expect(await named(three.name)).toEqual([]);
   });
 
@@ -201,7 +225,10 @@ describe('ctx.fetchSpan', () => {
 describe('ctx.lock', () => {
   it('commits what was appended under it when the work ends, and shows it to the work before', async () => {
     const span = note();
-    expect(await installation.probe({ probe: 'lockAppend', key: 'commits', span })).toMatchObject({ seq: 0, visible: 1 });
+    expect(await installation.probe({ probe: 'lockAppend', key: 'commits', span })).toMatchObject({
+      seq: 0,
+      visible: 1,
+    });
     expect(await named(span.name)).toHaveLength(1);
   });
 
@@ -214,8 +241,11 @@ describe('ctx.lock', () => {
   });
 
   it('lets one kernel of a tenant in at a time; other keys and tenants do not wait', async () => {
-    const work = (key: string, identity = ALICE) => installation.probe({ probe: 'lockAppend', key, span: note(), sleep: 0.3 }, identity);
-    const [one, two] = (await Promise.all([work('busy'), work('busy')])).sort((a, b) => (a.startedAt < b.startedAt ? -1 : 1));
+    const work = (key: string, identity = ALICE) =>
+      installation.probe({ probe: 'lockAppend', key, span: note(), busy: 300 }, identity);
+    const [one, two] = (await Promise.all([work('busy'), work('busy')])).sort((a, b) =>
+      a.startedAt < b.startedAt ? -1 : 1,
+    );
     expect(one.finishedAt <= two.startedAt).toBe(true);
     for (const pair of [
       [work('busy'), work('idle')],
@@ -240,7 +270,11 @@ describe('ctx.lock', () => {
 
   it('takes with it what still waited for its turn when the kernel dies inside', async () => {
     const span = note();
-    const request = { boot_function_id: PROBE, identity: ALICE, input: { probe: 'lockSleepAppend', key: 'waits', span } };
+    const request = {
+      boot_function_id: PROBE,
+      identity: ALICE,
+      input: { probe: 'lockSleepAppend', key: 'waits', span },
+    };
     const answer = await boot(installation.stage0, request, new Date(Date.now() + 500));
     expect(answer).toMatchObject({ ok: false });
     // The same connections serve the next boots: nothing of the dead kernel may still come out of them.
@@ -260,7 +294,13 @@ describe('ctx.lock', () => {
     const input = { probe: 'append', span };
     expect(await installation.probe({ probe: 'lockInvoke', kernel: PROBE, input })).toMatchObject({ seq: 0 });
     expect(await named(span.name)).toHaveLength(1);
-    expect(await installation.failedProbe({ probe: 'lockInvoke', kernel: PROBE, input: { probe: 'lockAppend', key: 'x', span } })).toMatchObject({
+    expect(
+      await installation.failedProbe({
+        probe: 'lockInvoke',
+        kernel: PROBE,
+        input: { probe: 'lockAppend', key: 'x', span },
+      }),
+    ).toMatchObject({
       code: 'LOCK_HELD',
     });
   });
@@ -285,11 +325,19 @@ describe('ctx.invoke', () => {
 
   it('gives a nested run_code the identity and the boot of the caller', async () => {
     const fn = await installation.appendFunction('return input * 2');
-    const answer = await installation.boot(PROBE, { probe: 'invoke', kernel: RUN_CODE, input: { span_id: fn.id, input: 21 } });
+    const answer = await installation.boot(PROBE, {
+      probe: 'invoke',
+      kernel: RUN_CODE,
+      input: { span_id: fn.id, input: 21 },
+    });
     expect(answer.output).toMatchObject({ status: 'complete', result: 42 });
     const [execution] = await installation.spans(`did = 'ran_function' and caused_by = $1`, [answer.boot_event_id]);
     expect(execution).toMatchObject({ ...ownerOf(ALICE), parent_id: fn.id });
-    const foreign = await installation.boot(PROBE, { probe: 'invoke', kernel: RUN_CODE, input: { span_id: fn.id } }, BOB);
+    const foreign = await installation.boot(
+      PROBE,
+      { probe: 'invoke', kernel: RUN_CODE, input: { span_id: fn.id } },
+      BOB,
+    );
     expect(foreign).toMatchObject({ ok: false, error: { code: 'FUNCTION_NOT_FOUND' } });
   });
 
@@ -304,15 +352,25 @@ describe('ctx.invoke', () => {
 
   it("refuses the caller's own function", async () => {
     const { id } = await installation.appendFunction('export default () => 1');
-    expect(await installation.failedProbe({ probe: 'invoke', kernel: id, input: null })).toMatchObject({ code: 'KERNEL_NOT_ALLOWED' });
+    expect(await installation.failedProbe({ probe: 'invoke', kernel: id, input: null })).toMatchObject({
+      code: 'KERNEL_NOT_ALLOWED',
+    });
   });
 
   it('refuses a kernel that was altered, or replaced by a stranger, while Stage-0 is warm', async () => {
-    for (const kernel of [ALTERED, REPLACED]) expect(await installation.probe({ probe: 'invoke', kernel, input: 1 })).toMatchObject({ input: 1 });
-    await installation.tamper(`update ledger.universal_registry set code = replace(code, 'input', 'inpux') where id = $1`, [ALTERED]);
+    for (const kernel of [ALTERED, REPLACED])
+      expect(await installation.probe({ probe: 'invoke', kernel, input: 1 })).toMatchObject({ input: 1 });
+    await installation.tamper(
+      `update ledger.universal_registry set code = replace(code, 'input', 'inpux') where id = $1`,
+      [ALTERED],
+    );
     await installation.insert(nextVersion(await installation.sealed(REPLACED), {}, strangerSigner));
-    expect(await installation.failedProbe({ probe: 'invoke', kernel: ALTERED, input: 1 })).toMatchObject({ code: 'HASH_MISMATCH' });
-    expect(await installation.failedProbe({ probe: 'invoke', kernel: REPLACED, input: 1 })).toMatchObject({ code: 'KEY_NOT_TRUSTED' });
+    expect(await installation.failedProbe({ probe: 'invoke', kernel: ALTERED, input: 1 })).toMatchObject({
+      code: 'HASH_MISMATCH',
+    });
+    expect(await installation.failedProbe({ probe: 'invoke', kernel: REPLACED, input: 1 })).toMatchObject({
+      code: 'KEY_NOT_TRUSTED',
+    });
   });
 
   it('nests three deep', async () => {
@@ -340,12 +398,16 @@ describe('ctx.crypto', () => {
     expect(await installation.probe({ probe: 'encrypt', text: 'a secret of acme: é' })).not.toBe(encrypted);
     expect(await installation.probe({ probe: 'decrypt', text: encrypted })).toBe('a secret of acme: é');
     expect(await installation.probe({ probe: 'decrypt', text: encrypted }, ALAN)).toBe('a secret of acme: é');
-    expect(await installation.failedProbe({ probe: 'decrypt', text: encrypted }, BOB)).toMatchObject({ code: 'DECRYPTION_FAILED' });
+    expect(await installation.failedProbe({ probe: 'decrypt', text: encrypted }, BOB)).toMatchObject({
+      code: 'DECRYPTION_FAILED',
+    });
     const bytes = Buffer.from(encrypted, 'base64');
     for (const i of [0, 12, bytes.length - 1]) {
       const altered = Buffer.from(bytes);
       altered[i] = (altered[i] as number) ^ 1;
-      expect(await installation.failedProbe({ probe: 'decrypt', text: altered.toString('base64') })).toMatchObject({ code: 'DECRYPTION_FAILED' });
+      expect(await installation.failedProbe({ probe: 'decrypt', text: altered.toString('base64') })).toMatchObject({
+        code: 'DECRYPTION_FAILED',
+      });
     }
     for (const text of ['', 'AAAA', bytes.subarray(0, 20).toString('base64')]) {
       expect(await installation.failedProbe({ probe: 'decrypt', text })).toMatchObject({ code: 'DECRYPTION_FAILED' });
@@ -356,7 +418,13 @@ describe('ctx.crypto', () => {
 describe('ctx.log', () => {
   it('logs under the trace of the boot', async () => {
     const answer = await installation.boot(PROBE, { probe: 'log', message: 'hello' });
-    expect(installation.logged).toContainEqual({ level: 'info', message: 'hello', data: { of: 'a probe' }, kernel: 'probe', trace_id: answer.trace_id });
+    expect(installation.logged).toContainEqual({
+      level: 'info',
+      message: 'hello',
+      data: { of: 'a probe' },
+      kernel: 'probe',
+      trace_id: answer.trace_id,
+    });
   });
 });
 

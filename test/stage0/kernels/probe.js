@@ -46,15 +46,16 @@ const probes = {
     try {
       return await ctx.invoke(ctx.env.kernel_id, { probe: 'dive', depth: depth + 1 });
     } catch (error) {
-      return { depth, error: { code: error.code, message: error.message } };
+      const { code, message } = /** @type {{ code?: string, message: string }} */ (error);
+      return { depth, error: { code, message } };
     }
   },
-  lockAppend: (ctx, { key, span, fails = false, sleep = 0 }) =>
+  lockAppend: (ctx, { key, span, fails = false, busy = 0 }) =>
     ctx.lock(key, async () => {
       const startedAt = ctx.now();
       const appended = await ctx.append(span);
       const visible = await ctx.sql`select id from ledger.universal_registry where id = ${appended.id}`;
-      if (sleep > 0) await ctx.sql`select pg_sleep(${sleep})`;
+      wait(busy);
       if (fails) throw new Error('let go without committing');
       return { ...appended, visible: visible.length, startedAt, finishedAt: ctx.now() };
     }),
@@ -79,8 +80,9 @@ const probes = {
   lockSleepAppend: (ctx, { key, span }) =>
     ctx.lock(key, async () => {
       // The lock's own bound on a statement was set when it began, so this one ends after the kernel does.
-      await ctx.sql`select pg_sleep(0.25)`;
-      return Promise.all([ctx.sql`select pg_sleep(30)`, ctx.append(span), ctx.append(span)]);
+      wait(250);
+      const long = ctx.sql`select count(*) from generate_series(1, 2000000000) waits_for_its_turn`;
+      return Promise.all([long, ctx.append(span), ctx.append(span)]);
     }),
   crypto: async (ctx, { text }) => ({
     blake3: await ctx.crypto.blake3(text),
@@ -100,4 +102,13 @@ const probes = {
  */
 function template(text) {
   return Object.assign([text], { raw: [text] });
+}
+
+/**
+ * Keep the processor busy: a kernel has no timer.
+ *
+ * @param {number} ms
+ */
+function wait(ms) {
+  for (const end = Date.now() + ms; Date.now() < end; );
 }

@@ -1,0 +1,303 @@
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { unzipSync } from 'fflate';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { buildAll, FUNCTIONS } from '../../scripts/build.ts';
+import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
+import { createSigner } from '../../src/span/index.ts';
+import { Program } from '../local/stack-process.ts';
+import { startTemporaryPostgres, withClient, withDatabase } from '../support/postgres-server.ts';
+import { FunctionProcess } from './function-process.ts';
+import { SecretsManager } from './secrets-manager.ts';
+
+const BUNDLE_BYTES_MAX = 1024 * 1024;
+const RUN_CODE = '00000000-0000-4000-8000-000000000001';
+const PLAN_PAYLOAD = { boot_function_id: RUN_CODE, user_id: 'test', tenant_id: 'system' };
+const DIST = new URL('../../dist', import.meta.url).pathname;
+
+/** Every secret has this in it, so that one that comes out anywhere is seen. */
+const MARK = 'f00dfacef00dface';
+const secretOf = (name: string) => Buffer.from(name).toString('hex').padEnd(48, '0').slice(0, 48) + MARK;
+const publicKeyOf = (secret: string) => createSigner(nodeEd25519, Buffer.from(secret, 'hex')).publicKey;
+
+const MIGRATE = 'loglineos-db-migration';
+const SEED = 'loglineos-seed';
+const STAGE0 = 'loglineos-stage0-loader';
+
+let folder: string;
+let built: Awaited<ReturnType<typeof buildAll>>;
+let postgres: Awaited<ReturnType<typeof startTemporaryPostgres>>;
+let manager: SecretsManager;
+let databaseUrl: string;
+const env: Record<string, Record<string, string>> = {};
+const started: FunctionProcess[] = [];
+
+beforeAll(async () => {
+  built = await buildAll();
+  folder = await mkdtemp(join(tmpdir(), 'loglineos-bundles-'));
+  // As Lambda unpacks it: what is not in the zip is not there.
+  for (const { name } of built) {
+    for (const [path, bytes] of Object.entries(unzipSync(await readFile(join(DIST, `${name}.zip`))))) {
+      await mkdir(dirname(join(folder, name, path)), { recursive: true });
+      await writeFile(join(folder, name, path), bytes);
+    }
+  }
+  manager = await SecretsManager.start();
+  postgres = await startTemporaryPostgres();
+  await withClient(postgres.url, async (client) => {
+    await client.query('create database deployed');
+    await client.query(`create role master superuser login password '${secretOf('master')}'`);
+  });
+  databaseUrl = withDatabase(postgres.url, 'deployed');
+
+  const { port } = new URL(databaseUrl);
+  const database = (user: string) => ({
+    ...manager.env,
+    DATABASE_HOST: '127.0.0.1',
+    DATABASE_PORT: port,
+    DATABASE_NAME: 'deployed',
+    DATABASE_USER: user,
+    DATABASE_SECRET_ARN: manager.put(user, { password: secretOf(user) }),
+  });
+  const keys = { root_key: secretOf('root'), runtime_key: secretOf('runtime'), tenant_master_key: secretOf('tenants') };
+  env[MIGRATE] = {
+    ...database('master'),
+    APP_LOGIN_SECRET_ARN: manager.put('loglineos_app', { password: secretOf('loglineos_app') }),
+    SEEDER_LOGIN_SECRET_ARN: manager.put('loglineos_seeder', { password: secretOf('loglineos_seeder') }),
+    AUDITOR_LOGIN_SECRET_ARN: manager.put('loglineos_auditor', { password: secretOf('loglineos_auditor') }),
+  };
+  env[SEED] = { ...database('loglineos_seeder'), ROOT_SECRET_ARN: manager.put('root', { root_key: keys.root_key }) };
+  env[STAGE0] = {
+    ...database('loglineos_app'),
+    RUNTIME_SECRET_ARN: manager.put('runtime', {
+      runtime_key: keys.runtime_key,
+      tenant_master_key: keys.tenant_master_key,
+    }),
+    TRUSTED_ROOT_KEYS: publicKeyOf(keys.root_key),
+    TRUSTED_RUNTIME_KEYS: publicKeyOf(keys.runtime_key),
+  };
+});
+
+afterAll(async () => {
+  await Promise.all(started.map((process) => process.end()));
+  await manager?.stop();
+  await postgres?.stop();
+  if (folder !== undefined) await rm(folder, { recursive: true, force: true });
+});
+
+function start(name: string, more: Record<string, string> = {}, remainingMs?: number): FunctionProcess {
+  const container = new FunctionProcess(join(folder, name, 'index.mjs'), { ...env[name], ...more }, remainingMs);
+  started.push(container);
+  return container;
+}
+
+const count = () =>
+  withClient(
+    databaseUrl,
+    async (client) => (await client.query('select count(*)::int as n from ledger.universal_registry')).rows[0].n,
+  );
+
+describe('npm run build', () => {
+  it('makes a bundle of at most 1 MB for each function', () => {
+    expect(built.map(({ name }) => name)).toEqual([MIGRATE, SEED, STAGE0]);
+    expect(FUNCTIONS.map(({ name }) => name)).toEqual(built.map(({ name }) => name));
+    for (const { name, bundle_bytes, zip_bytes } of built) {
+      expect(bundle_bytes, name).toBeLessThanOrEqual(BUNDLE_BYTES_MAX);
+      expect(zip_bytes, name).toBeLessThan(bundle_bytes);
+    }
+  });
+
+  it('makes the same zips again, byte for byte', async () => {
+    expect(await buildAll()).toEqual(built);
+  });
+
+  it('packs no source map, no test and no secret', async () => {
+    for (const { name } of built) {
+      const files = Object.keys(unzipSync(await readFile(join(DIST, `${name}.zip`))));
+      expect(files).toContain('index.mjs');
+      for (const file of files)
+        expect(file).toMatch(/^[\w-]+\.(mjs|cjs)$|^sql\/\d{4}_\w+\.sql$|^ROW\/\w+\/[\w-]+\.(ndjson|js|yaml)$/);
+    }
+  });
+});
+
+describe('the deployed functions, one after the other', () => {
+  it('migrate an empty database, and find nothing to do the second time', async () => {
+    const migrate = start(MIGRATE);
+    const first = await migrate.invoke({});
+    expect(first.answer?.applied?.[0]).toBe('0001_roles.sql');
+    const { version } = first.answer;
+    expect(version).toBe(first.answer.applied.length);
+    expect((await migrate.invoke({})).answer).toEqual({ version, applied: [] });
+  });
+
+  it('seed it, and append nothing the second time, warm or cold', async () => {
+    const seed = start(SEED);
+    const first = await seed.invoke({});
+    expect(first.answer).toMatchObject({ unchanged: 0 });
+    expect(first.answer.appended.map(({ name }: { name: string }) => name)).toEqual(
+      expect.arrayContaining(['run_code_kernel', 'kernel_manifest', 'stage0_loader']),
+    );
+    const unchanged = { appended: [], unchanged: first.answer.appended.length };
+    expect((await seed.invoke({})).answer).toEqual(unchanged);
+    expect((await start(SEED).invoke({})).answer).toEqual(unchanged);
+  });
+
+  it('boot with the payload of the plan, and leave its execution in the ledger', async () => {
+    const stage0 = start(STAGE0);
+    for (const when of ['cold', 'warm']) {
+      const { answer, error } = await stage0.invoke(PLAN_PAYLOAD);
+      expect(error, when).toBeUndefined();
+      expect(answer).toMatchObject({ ok: true, status: 'complete', function_id: RUN_CODE, output: { result: 42 } });
+      await withClient(databaseUrl, async (client) => {
+        const { rows } = await client.query('select caused_by, status from ledger.universal_registry where id = $1', [
+          answer.execution_id,
+        ]);
+        expect(rows).toEqual([{ caused_by: answer.boot_event_id, status: 'complete' }]);
+      });
+    }
+  });
+
+  it('fail as a function error of ours, with its code, without a stack', async () => {
+    const before = await count();
+    const stage0 = start(STAGE0);
+    for (const [event, code] of [
+      [{}, 'FIELD_MISSING'],
+      [{ ...PLAN_PAYLOAD, boot_function_id: 'run_code' }, 'FIELD_INVALID'],
+      [{ ...PLAN_PAYLOAD, boot_function_id: '00000000-0000-4000-8000-00000000dead' }, 'KERNEL_NOT_FOUND'],
+      [null, 'FIELD_INVALID'],
+    ]) {
+      expect((await stage0.invoke(event)).error).toEqual({
+        name: code,
+        message: expect.stringMatching(/./),
+        stack: '',
+      });
+    }
+    expect(await count()).toBe(before);
+  });
+
+  it('end a function that runs for ever before Lambda ends them, and record it', async () => {
+    const stage0 = start(STAGE0, {}, 4_000);
+    const startedAt = Date.now();
+    const { error } = await stage0.invoke({ ...PLAN_PAYLOAD, input: { code: 'for (;;);' } });
+    expect(Date.now() - startedAt).toBeLessThan(4_000);
+    const execution = /execution ([0-9a-f-]{36})/.exec(error?.message ?? '')?.[1];
+    await withClient(databaseUrl, async (client) => {
+      const { rows } = await client.query('select did, status, error from ledger.universal_registry where id = $1', [
+        execution,
+      ]);
+      expect(rows).toMatchObject([{ did: 'ran_kernel', status: 'timeout', error: { code: 'TIMEOUT' } }]);
+    });
+  });
+
+  it('leave a ledger in which every row proves itself', async () => {
+    const { TRUSTED_ROOT_KEYS, TRUSTED_RUNTIME_KEYS } = env[STAGE0] as Record<string, string>;
+    const { code, stdout } = await new Program('scripts/verify.ts', ['--json'], {
+      DATABASE_URL: databaseUrl,
+      TRUSTED_ROOT_KEYS,
+      TRUSTED_RUNTIME_KEYS,
+    }).ended;
+    expect([code, JSON.parse(stdout)]).toMatchObject([0, { ok: true, problems: [] }]);
+  });
+});
+
+describe('the configuration', () => {
+  const optional = ['AWS_', 'DATABASE_PORT'];
+
+  it.each([MIGRATE, SEED, STAGE0])(
+    'names the variable that is missing, or malformed, and does not start: %s',
+    async (name) => {
+      const names = Object.keys(env[name] as object).filter(
+        (variable) => !optional.some((prefix) => variable.startsWith(prefix)),
+      );
+      expect(names.length).toBeGreaterThanOrEqual(5);
+      const attempts = names.flatMap((variable) => [
+        { variable, code: 'FIELD_MISSING', change: (all: Record<string, string>) => delete all[variable] },
+        { variable, code: 'FIELD_INVALID', change: (all: Record<string, string>) => (all[variable] = '') },
+      ]);
+      for (const { variable, code, change } of attempts) {
+        const environment = { ...(env[name] as Record<string, string>) };
+        change(environment);
+        const process = new FunctionProcess(join(folder, name, 'index.mjs'), environment);
+        started.push(process);
+        expect(await process.end(), variable).not.toBe(0);
+        expect(process.output).toContain(variable);
+        expect(process.output).toContain(code);
+      }
+    },
+  );
+});
+
+describe('a secret', () => {
+  const asked = (name: string) => manager.asked.filter((arn) => arn.endsWith(`:${name}`)).length;
+  const appSecret = 'loglineos_app';
+
+  /** A new password for the app's login, whose sessions end. The secret is told it or not. */
+  async function rotate(password: string, tellSecret: boolean): Promise<void> {
+    await withClient(postgres.url, async (client) => {
+      await client.query(`alter role loglineos_app password '${password}'`);
+      await client.query(`select pg_terminate_backend(pid) from pg_stat_activity where usename = 'loglineos_app'`);
+    });
+    if (tellSecret) manager.put(appSecret, { password });
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+
+  it('is asked for once, however many boots there are', async () => {
+    const stage0 = start(STAGE0);
+    const before = [asked(appSecret), asked('runtime')];
+    for (let i = 0; i < 3; i++) expect((await stage0.invoke(PLAN_PAYLOAD)).answer).toMatchObject({ ok: true });
+    expect([asked(appSecret), asked('runtime')]).toEqual(before.map((n) => n + 1));
+  });
+
+  it('that was rotated while the function is warm is asked for again, once, and the boot works', async () => {
+    const stage0 = start(STAGE0);
+    expect((await stage0.invoke(PLAN_PAYLOAD)).answer).toMatchObject({ ok: true });
+    const before = asked(appSecret);
+    await rotate(secretOf('rotated'), true);
+    expect((await stage0.invoke(PLAN_PAYLOAD)).answer).toMatchObject({ ok: true });
+    expect((await stage0.invoke(PLAN_PAYLOAD)).answer).toMatchObject({ ok: true });
+    expect(asked(appSecret)).toBe(before + 1);
+  });
+
+  it('that does not open the database any more fails the boot, is asked for again once, and works when it is right again', async () => {
+    const stage0 = start(STAGE0);
+    expect((await stage0.invoke(PLAN_PAYLOAD)).answer).toMatchObject({ ok: true });
+    const [before, rows] = [asked(appSecret), await count()];
+    await rotate(secretOf('unknown'), false);
+    expect((await stage0.invoke(PLAN_PAYLOAD)).error).toMatchObject({ name: 'DATABASE_UNAVAILABLE', stack: '' });
+    expect(asked(appSecret)).toBe(before + 1);
+    expect(await count()).toBe(rows);
+    await rotate(secretOf('known'), true);
+    expect((await stage0.invoke(PLAN_PAYLOAD)).answer).toMatchObject({ ok: true });
+  });
+
+  it.each<[string, string, string]>([
+    ['is not there', 'nowhere', 'SECRET_UNAVAILABLE'],
+    ['is no JSON', `no json ${MARK}`, 'SECRET_MALFORMED'],
+    ['has no such field', JSON.stringify({ runtime: MARK }), 'SECRET_MALFORMED'],
+  ])('that %s fails the boot, and works when it is put right', async (what, content, code) => {
+    const name = `broken-${what.replaceAll(' ', '-')}`;
+    const arn = manager.put(name, content);
+    if (content === 'nowhere') manager.secrets.delete(arn);
+    const stage0 = start(STAGE0, { RUNTIME_SECRET_ARN: arn });
+    expect((await stage0.invoke(PLAN_PAYLOAD)).error).toMatchObject({
+      name: code,
+      message: expect.stringContaining(arn),
+      stack: '',
+    });
+    manager.put(name, { runtime_key: secretOf('runtime'), tenant_master_key: secretOf('tenants') });
+    expect((await stage0.invoke(PLAN_PAYLOAD)).answer).toMatchObject({ ok: true });
+  });
+
+  it('was asked for as Secrets Manager is to be asked, each time', () => {
+    expect(manager.faults).toEqual([]);
+    expect(manager.asked.length).toBeGreaterThan(10);
+  });
+
+  it('never came out: not in an answer, not in an error, not in a log', () => {
+    expect(started.length).toBeGreaterThan(10);
+    expect(started.map(({ output }) => output).join('\n')).toContain('execution_id');
+    for (const { output } of started) expect(output).not.toContain(MARK);
+  });
+});
