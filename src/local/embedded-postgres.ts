@@ -170,9 +170,14 @@ async function spawnPostgres(
       return spawn(path, args, { ...options, uid: NOBODY, gid: NOBODY });
     }
     // Below a folder that only root may enter (/root, mktemp -d), `nobody` needs the one capability to pass through.
-    const caps = ['--inh-caps=+dac_override', '--ambient-caps=+dac_override'];
+    // The securebit lets access(2), by which Postgres looks for its own binaries, honour it too: capabilities(7).
+    const caps = [
+      '--securebits=+no_setuid_fixup',
+      '--inh-caps=-all,+dac_override',
+      '--ambient-caps=-all,+dac_override',
+    ];
     const ids = [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups'];
-    return spawn('setpriv', [...ids, ...caps, path, ...args], options);
+    return spawn('setpriv', [...caps, ...ids, '--', path, ...args], options);
   } finally {
     await file?.close();
   }

@@ -38,6 +38,8 @@ const get = (path: string, headers: Record<string, string> = asAlice) => app.req
 const post = (path: string, body: unknown, headers: Record<string, string> = asAlice) =>
   app.request(path, { method: 'POST', headers, body: typeof body === 'string' ? body : JSON.stringify(body) });
 
+const bodyOf = (response: Response): Promise<AnyJson> => response.json();
+
 /** RFC 9457, with the code and the field of ours, and nothing else. */
 async function expectProblem(
   answer: Response | Promise<Response>,
@@ -117,7 +119,7 @@ describe('GET /health', () => {
 describe('POST /boot', () => {
   it.each(['/boot', '/api/boot'])('boots for the caller, at %s', async (path) => {
     const response = await post(path, { boot_function_id: RUN_CODE, input: { code: 'return input + 1', input: 1 } });
-    const answer = (await response.json()) as AnyJson;
+    const answer = await bodyOf(response);
     expect([response.status, answer]).toMatchObject([200, { ok: true, status: 'complete', output: { result: 2 } }]);
     expect(await installation.span(answer.boot_event_id)).toMatchObject({
       owner_id: ALICE.userId,
@@ -130,7 +132,7 @@ describe('POST /boot', () => {
       { user_id: BOB.userId, tenant_id: BOB.tenantId },
       { user_id: 7, tenant_id: null },
     ]) {
-      const answer = await (await post('/boot', { boot_function_id: PROBE, input: { probe: 'env' }, ...said })).json();
+      const answer = await bodyOf(await post('/boot', { boot_function_id: PROBE, input: { probe: 'env' }, ...said }));
       expect(answer.output.env).toMatchObject({ user_id: ALICE.userId, tenant_id: ALICE.tenantId });
       expect(await installation.span(answer.execution_id)).toMatchObject({
         owner_id: ALICE.userId,
@@ -248,7 +250,7 @@ describe('GET /api/spans/{id}', () => {
       { id, seq: 1, code: 'return 2', owner_id: ALICE.userId },
     ]);
     const alan = await get(`/api/spans/${id}`, { Authorization: 'Bearer token-of-alan' });
-    expect([alan.status, (await alan.json()).seq]).toEqual([200, 1]);
+    expect([alan.status, (await bodyOf(alan)).seq]).toEqual([200, 1]);
   });
 
   it('shows public spans to everybody', async () => {
@@ -290,7 +292,7 @@ describe('GET /api/spans/{id}/verify', () => {
   it('proves every version of a span', async () => {
     const { id } = await installation.appendFunction('return 1');
     const second = await installation.appendFunction('return 2', { id });
-    const answer = await (await get(`/api/spans/${id}/verify`)).json();
+    const answer = await bodyOf(await get(`/api/spans/${id}/verify`));
     expect(answer).toMatchObject({
       id,
       ok: true,
@@ -316,7 +318,7 @@ describe('GET /api/spans/{id}/verify', () => {
     await installation.appendFunction('return 2', { id });
     await installation.appendFunction('return 3', { id });
     await installation.tamper(sql, [id]);
-    const answer = await (await get(`/api/spans/${id}/verify`)).json();
+    const answer = await bodyOf(await get(`/api/spans/${id}/verify`));
     expect(answer.ok).toBe(false);
     const classes = answer.versions.flatMap(({ problems }: { problems: { class: string }[] }) =>
       problems.map((problem) => problem.class),
@@ -348,7 +350,7 @@ describe('over a real socket', () => {
 
   it('boots, and proves the execution that it answers', async () => {
     const body = JSON.stringify({ boot_function_id: RUN_CODE });
-    const answer = (await (await fetch(`${url}/boot`, { method: 'POST', headers: asAlice, body })).json()) as AnyJson;
+    const answer = await bodyOf(await fetch(`${url}/boot`, { method: 'POST', headers: asAlice, body }));
     expect(answer).toMatchObject({ ok: true, output: { result: 42 } });
     const proof = await (await fetch(`${url}/api/spans/${answer.execution_id}/verify`, { headers: asAlice })).json();
     expect(proof).toMatchObject({ ok: true, versions: [{ seq: 0, ok: true }] });
