@@ -2,7 +2,7 @@ import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { AccessError, InputError } from '../errors.ts';
 import { type Identity, readVersions } from '../ledger/index.ts';
-import { isUuid, type StoredSpan, type TrustedKeys, verifyVersions } from '../span/index.ts';
+import { isUuid, parseJson, type StoredSpan, type TrustedKeys, verifyVersions } from '../span/index.ts';
 import { boot, parseBootRequest, type Stage0 } from '../stage0/index.ts';
 import { problemResponse } from './problem.ts';
 
@@ -53,7 +53,7 @@ export function createApi({ stage0, trustedKeys, authenticate }: ApiOptions): Ho
   );
 
   app.on('POST', ['/boot', '/api/boot'], async (c) => {
-    const request = parseBootRequest(parseJson(await c.req.text()), c.get('identity'));
+    const request = parseBootRequest(parseBody(await c.req.text()), c.get('identity'));
     return c.json(await boot(stage0, request));
   });
 
@@ -75,9 +75,9 @@ export function createApi({ stage0, trustedKeys, authenticate }: ApiOptions): Ho
   return app;
 }
 
-function parseJson(text: string): unknown {
+function parseBody(text: string): unknown {
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch {
     throw new InputError('JSON_INVALID', 'the body is not JSON');
   }

@@ -51,12 +51,25 @@ export async function appendSpans(
 ): Promise<Appended[]> {
   for (let attempt = 0; ; attempt++) {
     try {
-      return await appendOnce((statement) => database.query(statement), drafts, context);
+      if (attempt === 0) return await appendOnce((statement) => database.query(statement), drafts, context);
+      return await appendInTurn(database, drafts, context);
     } catch (error) {
-      const lostRace = error instanceof ConflictError && drafts.every((draft) => draft.seq === undefined);
+      const lostRace = error instanceof ConflictError && drafts.every((draft) => draft.seq == null);
       if (!lostRace || attempt === CONFLICT_RETRIES_MAX) throw error;
     }
   }
+}
+
+/** Who lost a race waits in line: one lock for each span, taken in the order of ids so that no two wait for each other. */
+function appendInTurn(database: Database, drafts: SpanDraft[], context: AppendContext): Promise<Appended[]> {
+  const ids = [...new Set(drafts.map(({ id }) => id).filter((id) => id != null))].sort();
+  return database.transaction(context.identity, async (query) => {
+    await query({
+      text: 'select pg_advisory_xact_lock(hashtextextended(id, 0)) from unnest($1::text[]) id',
+      values: [ids],
+    });
+    return appendOnce(query, drafts, context);
+  });
 }
 
 /** The same inside a transaction of the caller's: it commits or vanishes with it, so a lost race is the caller's. */

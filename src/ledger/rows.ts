@@ -1,28 +1,38 @@
 import pg, { type CustomTypesConfig } from 'pg';
-import type { StoredSpan } from '../span/index.ts';
+import { parseJson, type StoredSpan } from '../span/index.ts';
 
-const OID = { int8: 20, timestamptz: 1184, jsonb: 3802, xid8: 5069, textArray: 1009, uuidArray: 2951 } as const;
+const OID = {
+  int8: 20,
+  float8: 701,
+  timestamptz: 1184,
+  jsonb: 3802,
+  xid8: 5069,
+  textArray: 1009,
+  uuidArray: 2951,
+} as const;
 
 /**
  * How a column's text becomes a value. Nothing is rounded on the way: what Postgres holds beyond what a span may hold
  * (microseconds, 64-bit integers) stays visible.
  */
-export const columnTypes = typesWith(JSON.parse);
+export const columnTypes = typesWith((text) => parseJson(text));
 
 /**
  * The same for rows of the registry, where every byte counts: a jsonb number that JavaScript does not hold exactly as
- * written (more digits than a double has, a trailing zero that no append leaves) is returned as text. That has another
- * hash, so whoever changed it is found.
+ * written (more digits than a double has, a trailing zero that no append leaves) becomes a value without a canonical
+ * form, so whoever changed it is found.
  */
 export const spanTypes = typesWith(parseJsonStrictly);
 
-function typesWith(parseJson: (text: string) => unknown): CustomTypesConfig {
+function typesWith(parseJsonb: (text: string) => unknown): CustomTypesConfig {
   const parsers = new Map<number, (text: string) => unknown>([
     [OID.int8, parseBigint],
     [OID.timestamptz, parseTimestamp],
-    [OID.jsonb, parseJson],
+    [OID.float8, parseDouble],
+    [OID.jsonb, parseJsonb],
     [OID.xid8, String],
-    [OID.uuidArray, pg.types.getTypeParser(OID.textArray as never)],
+    [OID.textArray, parseArray],
+    [OID.uuidArray, parseArray],
   ]);
   return { getTypeParser: ((oid: number) => parsers.get(oid) ?? pg.types.getTypeParser(oid as never)) as never };
 }
@@ -42,18 +52,34 @@ function parseTimestamp(text: string): string {
   return `${utc.slice(0, 19)}.${fraction.padEnd(3, '0')}Z`;
 }
 
+function parseDouble(text: string): number | string {
+  return text === '-0' ? text : Number(text); // JSON, and so every append, knows one zero
+}
+
+function parseArray(text: string): unknown {
+  return text.startsWith('[') ? text : pg.types.getTypeParser(OID.textArray as never)(text); // every append counts from 1
+}
+
 const NUMBER_WORTH_CHECKING = /\d\.\d|\d{16}|[eE]/;
 
 function parseJsonStrictly(text: string): unknown {
-  if (!NUMBER_WORTH_CHECKING.test(text)) return JSON.parse(text);
-  const parse = JSON.parse as (text: string, reviver: JsonSourceReviver) => unknown;
-  return parse(text, (_key, value, context) =>
-    typeof value === 'number' && plainDecimal(value) !== context.source ? String(context.source) : value,
+  if (text === 'null') return new Inexact(text); // append stores an empty column instead
+  if (!NUMBER_WORTH_CHECKING.test(text)) return parseJson(text);
+  return parseJson(text, (_key, value, { source = '' }) =>
+    typeof value === 'number' && plainDecimal(value) !== source ? new Inexact(source) : value,
   );
 }
 
-/** The reviver's third argument: the number as written (ECMAScript proposal "JSON.parse source text access"). */
-type JsonSourceReviver = (key: string, value: unknown, context: { source?: string }) => unknown;
+/** JSON that no append leaves. It has no canonical form, so it equals no JSON that some append did leave. */
+class Inexact {
+  readonly text: string;
+  constructor(text: string) {
+    this.text = text;
+  }
+  toJSON(): string {
+    return this.text;
+  }
+}
 
 /** A double as Postgres prints the numeric it was stored as: without an exponent. */
 function plainDecimal(value: number): string {

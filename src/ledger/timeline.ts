@@ -21,7 +21,7 @@ export function cursorOf(span: StoredSpan): Cursor {
 
 /** @throws {InputError} `CURSOR_INVALID` */
 export function parseCursor(cursor: Cursor): { txId: bigint; position: bigint } {
-  if (!/^[0-9a-f]{32}$/.test(cursor)) {
+  if (!/^[0-9a-f]{16}[0-7][0-9a-f]{15}$/.test(cursor)) {
     throw new InputError('CURSOR_INVALID', 'a position is 32 hex digits, as an earlier page gave it', {
       field: 'after',
     });

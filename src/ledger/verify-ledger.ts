@@ -67,7 +67,10 @@ export async function verifyLedger(
           }
           const { span, witnessHash, isMoved } = splitRow(row);
           problems.push(...verifySpan(span, keys, scheme));
-          const chain = checkChain(span, before) ?? checkWitness(span, witnessHash, isMoved);
+          const isTwice = before?.id === id && before.seq === seq;
+          const chain = isTwice
+            ? ({ id, seq, class: 'chain', detail: 'this version is there twice' } satisfies Problem)
+            : (checkChain(span, before) ?? checkWitness(span, witnessHash, isMoved));
           if (chain !== null) problems.push(chain);
           before = span;
           checked++;

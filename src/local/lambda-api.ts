@@ -1,5 +1,6 @@
 import { Hono } from 'hono';
 import { functionError } from '../lambda/function-error.ts';
+import { parseJson } from '../span/index.ts';
 
 /** A function as Lambda runs it: an event, and the time it has. */
 export type LambdaFunction = (event: unknown, endOfTime: Date) => Promise<unknown>;
@@ -50,7 +51,7 @@ export function createLambdaApi(
     let event: unknown;
     try {
       const text = new TextDecoder('utf-8', { fatal: true }).decode(payload);
-      event = text === '' ? {} : JSON.parse(text);
+      event = text === '' ? {} : parseJson(text);
     } catch {
       return serviceError(400, 'InvalidRequestContentException', 'Could not parse request body into json');
     }

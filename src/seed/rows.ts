@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { InputError, LogLineError } from '../errors.ts';
 import type { SpanDraft } from '../ledger/index.ts';
-import { canonicalText, isUuid, type Json, SYSTEM_ID } from '../span/index.ts';
+import { canonicalText, isUuid, type Json, parseJson, SYSTEM_ID } from '../span/index.ts';
 import { MANIFEST_ID, parseManifestContent } from '../stage0/index.ts';
 
 /** The row files, in the order they are read. A file that is not there seeds nothing. */
@@ -31,14 +31,17 @@ export async function readRowFiles(folder: string, installation: Installation): 
   const places = new Map<string, string>();
   for (const file of ROW_FILES) {
     const path = join(folder, file);
-    const text = await readFile(path, 'utf8').catch((error: { code?: string }) => {
-      if (error.code === 'ENOENT') return '';
+    const bytes = await readFile(path).catch((error: { code?: string }) => {
+      if (error.code === 'ENOENT') return Buffer.of();
       throw error;
     });
-    for (const [index, line] of text.split('\n').entries()) {
+    // Split as bytes: a line that is not UTF-8 has a number, too.
+    for (const [index, line] of bytes.toString('latin1').split('\n').entries()) {
       if (line.trim() === '') continue;
       const place = `ROW/${file}:${index + 1}`;
-      const draft = await atPlace(place, () => readRow(line, dirname(path), installation));
+      const draft = await atPlace(place, () =>
+        readRow(decodeUtf8(Buffer.from(line, 'latin1')), dirname(path), installation),
+      );
       const earlier = places.get(draft.id as string);
       if (earlier !== undefined)
         throw new InputError('ROW_INVALID', `${place} id: ${earlier} has it already`, { field: place });
@@ -58,8 +61,16 @@ async function atPlace<T>(place: string, read: () => Promise<T>): Promise<T> {
   }
 }
 
+function decodeUtf8(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (cause) {
+    throw new InputError('ROW_INVALID', 'not UTF-8', { cause });
+  }
+}
+
 async function readRow(line: string, folder: string, installation: Installation): Promise<SpanDraft> {
-  const parsed: unknown = JSON.parse(line);
+  const parsed: unknown = parseJson(line);
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) {
     throw new InputError('ROW_INVALID', 'expected a JSON object');
   }
@@ -102,7 +113,8 @@ function manifestContent(content: Json | undefined, { overridePublicKey }: Insta
 
 /** A row as it would be appended must have a canonical form; the proof's own columns stand in with their sizes. */
 function checkStorable(draft: SpanDraft): void {
-  if (typeof draft.entity_type !== 'string') throw new InputError('ROW_INVALID', 'entity_type: expected text');
+  if (typeof draft.entity_type !== 'string' || draft.entity_type === '')
+    throw new InputError('ROW_INVALID', 'entity_type: expected text');
   if (!['private', 'tenant', 'public'].includes(draft.visibility as string)) {
     throw new InputError('ROW_INVALID', 'visibility: expected private, tenant or public');
   }

@@ -132,7 +132,8 @@ function canonicalColumn(value: unknown, type: ColumnType, field: string): strin
     case 'uuid[]': {
       if (!Array.isArray(value)) throw mismatch(field, 'a list', value);
       const itemType = type === 'text[]' ? 'text' : 'uuid';
-      return `[${value.map((item, i) => canonicalColumn(item, itemType, `${field}[${i}]`)).join(',')}]`;
+      // Not map(): it would skip the holes of a sparse array.
+      return `[${Array.from(value, (item, i) => canonicalColumn(item, itemType, `${field}[${i}]`)).join(',')}]`;
     }
     case 'xid8':
       throw mismatch(field, 'nothing: only the database assigns it', value);

@@ -25,6 +25,8 @@ export const nodeEd25519: Ed25519 = {
 };
 
 function secretKeyObject(secretKey: Uint8Array): KeyObject {
+  // OpenSSL would ignore what follows the 32 bytes.
+  if (secretKey.length !== 32) throw new RangeError(`an Ed25519 secret key has 32 bytes, not ${secretKey.length}`);
   return cached(`s${bytesToHex(secretKey)}`, () =>
     createPrivateKey({ key: Buffer.concat([PKCS8_PREFIX, secretKey]), format: 'der', type: 'pkcs8' }),
   );

@@ -17,6 +17,7 @@ export {
 } from './columns.ts';
 export { blake3Hex } from './digest.ts';
 export type { Ed25519 } from './ed25519.ts';
+export { parseJson } from './json.ts';
 export { createSigner, createSignerFromHex, type Signer, sealSpan } from './seal.ts';
 export {
   checkChain,

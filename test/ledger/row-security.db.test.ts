@@ -117,6 +117,23 @@ describe('an identity', () => {
     }
   });
 
+  it('sees no more by the setting that lets the owner rebuild, through any view', async () => {
+    for (const relation of relations) {
+      for (const role of ['loglineos_app', 'loglineos_kernel', 'loglineos_seeder']) {
+        const seen = await see(relation, role, { ...declared(BOB), 'app.rebuild': 'on' });
+        expect(
+          seen.filter((text) => text.includes('acme') || text.startsWith('private of alice')),
+          `${relation} ${role}`,
+        ).toEqual([]);
+      }
+    }
+    const { rows } = await admin.query(`
+      select relname from pg_class
+       where relnamespace = 'ledger'::regnamespace and relkind in ('v', 'm')
+         and not coalesce('security_invoker=true' = any (reloptions), false)`);
+    expect(rows).toEqual([]);
+  });
+
   it('gets another’s span by its id no more than by any other way', async () => {
     const app = database.open('loglineos_app');
     const { rows } = await admin.query<{ id: string; this: string }>(

@@ -59,6 +59,7 @@ export class Program {
 export class StackProcess extends Program {
   constructor(home: string, env: NodeJS.ProcessEnv = {}) {
     super('src/local/main.ts', ['--json'], { LOGLINEOS_HOME: home, PORT: '0', ...env });
+    stacksOf.set(home, [...(stacksOf.get(home) ?? []), this]);
   }
 
   /** The line it prints when it is ready. */
@@ -96,12 +97,16 @@ export class StackProcess extends Program {
   }
 }
 
+/** Stacks by their folder, so that a test that gives up leaves none behind. */
+const stacksOf = new Map<string, StackProcess[]>();
+
 /** A folder for a stack; `remove` first ends whatever still runs in it. */
 export async function createHome(): Promise<{ home: string; remove: () => Promise<void> }> {
   const home = await mkdtemp(join(tmpdir(), 'loglineos-e2e-'));
   return {
     home,
     remove: async () => {
+      for (const stack of stacksOf.get(home) ?? []) await stack.kill('SIGKILL');
       for (const pid of postmastersOf(home)) await endProcess(pid);
       await rm(home, { recursive: true, force: true });
     },
