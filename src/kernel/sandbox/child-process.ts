@@ -5,6 +5,7 @@ import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:f
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { InputError, LogLineError, UpstreamError } from '../../errors.ts';
+import { parseJson } from '../../span/json.ts';
 import { SYSTEM_CALLS } from '../contract.ts';
 import type { LimitCode, SandboxError, SandboxJob, SandboxResult } from './job.ts';
 import {
@@ -468,11 +469,9 @@ function frameOf(text: string): Buffer {
 
 /** JSON from a child. An own `__proto__` key would become a prototype at the first careless copy, so none is kept. */
 function parsedFrame(text: string): unknown {
-  if (!/__proto__|\\u005f/i.test(text)) return JSON.parse(text);
-  return JSON.parse(text, function scrub(this: unknown, _key, value: unknown) {
-    if (typeof value === 'object' && value !== null && Object.hasOwn(value, '__proto__')) {
-      Reflect.deleteProperty(value, '__proto__');
-    }
+  if (!/__proto__|\\u005f/i.test(text)) return parseJson(text);
+  return parseJson(text, (_key, value) => {
+    if (typeof value === 'object' && value !== null) Reflect.deleteProperty(value, '__proto__');
     return value;
   });
 }
