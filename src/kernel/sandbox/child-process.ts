@@ -469,11 +469,16 @@ function frameOf(text: string): Buffer {
 
 /** JSON from a child. An own `__proto__` key would become a prototype at the first careless copy, so none is kept. */
 function parsedFrame(text: string): unknown {
-  if (!/__proto__|\\u005f/i.test(text)) return parseJson(text);
-  return parseJson(text, (_key, value) => {
-    if (typeof value === 'object' && value !== null) Reflect.deleteProperty(value, '__proto__');
-    return value;
-  });
+  const value = parseJson(text);
+  return /__proto__|\\u005f/i.test(text) ? withoutProto(value) : value;
+}
+
+function withoutProto(value: unknown): unknown {
+  if (typeof value === 'object' && value !== null) {
+    Reflect.deleteProperty(value, '__proto__');
+    for (const item of Object.values(value)) withoutProto(item);
+  }
+  return value;
 }
 
 function accepted(id: number, value: unknown): string {
