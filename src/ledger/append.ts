@@ -1,13 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { ConflictError, InputError } from '../errors.ts';
-import {
-  type HashableSpan,
-  type SealedSpan,
-  type Signer,
-  type Span,
-  type StoredSpan,
-  sealSpan,
-} from '../span/index.ts';
+import { type HashableSpan, type SealedRow, type Signer, type Span, type StoredSpan, sealRow } from '../span/index.ts';
 import type { Database, Identity, Row, Statement, TransactionQuery } from './database.ts';
 import { latestVersionsStatement } from './read.ts';
 import { toSpan } from './rows.ts';
@@ -83,19 +76,19 @@ export async function appendOnce(
   }
   const latest = await latestOfDrafts(query, drafts, context.identity);
   const sealed = drafts.map((draft) => {
-    const version = sealDraft(draft, context, draft.id == null ? undefined : latest.get(draft.id));
-    latest.set(version.id, version); // a batch may hold several versions of one span
-    return version;
+    const row = sealDraft(draft, context, draft.id == null ? undefined : latest.get(draft.id));
+    latest.set(row.span.id, row.span); // a batch may hold several versions of one span
+    return row;
   });
   await query(appendStatement(context.identity, sealed));
-  return sealed.map(({ id, seq, curr_hash }) => ({ id, seq, curr_hash }));
+  return sealed.map(({ span: { id, seq, curr_hash } }) => ({ id, seq, curr_hash }));
 }
 
 /** The one statement that writes: declares the identity and inserts. */
-export function appendStatement(identity: Identity, sealed: SealedSpan[]): Statement {
+export function appendStatement(identity: Identity, sealed: SealedRow[]): Statement {
   return {
     text: 'select ledger.append($1, $2, $3)',
-    values: [identity.userId, identity.tenantId, JSON.stringify(sealed)],
+    values: [identity.userId, identity.tenantId, `[${sealed.map(({ json }) => json).join(',')}]`],
   };
 }
 
@@ -116,7 +109,7 @@ export function sealDraft(
   draft: SpanDraft,
   { identity, signer, now }: AppendContext,
   before?: HashableSpan & { curr_hash: string },
-): SealedSpan {
+): SealedRow {
   for (const column of ['position', 'tx_id', 'prev_hash', 'curr_hash', 'signature', 'public_key'] as const) {
     if (draft[column] != null)
       throw new InputError('FIELD_IS_ASSIGNED', `${column} is not the caller's to set`, { field: column });
@@ -132,5 +125,5 @@ export function sealDraft(
     visibility: (draft.visibility ?? before?.visibility ?? 'private') as HashableSpan['visibility'],
     prev_hash: before === undefined ? null : before.curr_hash,
   };
-  return sealSpan(span, signer);
+  return sealRow(span, signer);
 }

@@ -1,4 +1,4 @@
-import type { SealedSpan } from '../span/index.ts';
+import type { SealedRow } from '../span/index.ts';
 import type { Database, Identity } from './database.ts';
 
 /** What a boot_event depends on: rows that must still be the newest, and the tenant's day if the kernel is metered. */
@@ -19,7 +19,7 @@ export type BootEventOutcome = 'appended' | 'stale';
 export async function appendBootEvent(
   database: Database,
   identity: Identity,
-  bootEvent: SealedSpan,
+  bootEvent: SealedRow,
   { rowVersions, metered }: BootConditions,
 ): Promise<BootEventOutcome> {
   const [row] = await database.query<{ outcome: BootEventOutcome }>({
@@ -27,7 +27,7 @@ export async function appendBootEvent(
     values: [
       identity.userId,
       identity.tenantId,
-      JSON.stringify([bootEvent]),
+      `[${bootEvent.json}]`,
       [...rowVersions.keys()],
       [...rowVersions.values()],
       metered?.day ?? null,

@@ -25,14 +25,30 @@ export function createSignerFromHex(scheme: Ed25519, secretKeyHex: string): Sign
   return createSigner(scheme, hexToBytes(secretKeyHex));
 }
 
+/** A span with its proof, and the JSON of exactly the bytes that were hashed (with the proof's own columns behind). */
+export interface SealedRow {
+  span: SealedSpan;
+  json: string;
+}
+
 /**
  * Give a span its proof: canonical form, BLAKE3, Ed25519 over the hash. `public_key` is part of what is hashed, so a
  * signature cannot be moved to another key.
  *
  * @throws {InputError} naming the field that cannot be stored, see {@link canonicalText}.
  */
-export function sealSpan(span: HashableSpan, signer: Signer): SealedSpan {
+export function sealRow(span: HashableSpan, signer: Signer): SealedRow {
   const unsigned = { ...span, public_key: signer.publicKey };
-  const hash = blake3Bytes(canonicalText(unsigned));
-  return { ...unsigned, curr_hash: bytesToHex(hash), signature: signer.signHash(hash) };
+  const text = canonicalText(unsigned);
+  const hash = blake3Bytes(text);
+  const proof = { curr_hash: bytesToHex(hash), signature: signer.signHash(hash) };
+  return {
+    span: { ...unsigned, ...proof },
+    json: `${text.slice(0, -1)},"curr_hash":"${proof.curr_hash}","signature":"${proof.signature}"}`,
+  };
+}
+
+/** {@link sealRow} where only the span itself is wanted. */
+export function sealSpan(span: HashableSpan, signer: Signer): SealedSpan {
+  return sealRow(span, signer).span;
 }
