@@ -53,6 +53,8 @@ async function buildFunction({ name, entry, beside }: FunctionBundle) {
     splitting: true,
     minify: true,
     platform: 'node',
+    // The SDK as ES modules: as CommonJS, split off, it would have a default export and no names.
+    mainFields: ['module', 'main'],
     target: 'node24',
     format: 'esm',
     sourcemap: 'external',

@@ -44,5 +44,6 @@ async function fetchSecret(arn: string): Promise<Record<string, unknown>> {
 export async function readSecretField(arn: string, field: string, refresh = false): Promise<string> {
   const value = (await readSecret(arn, refresh))[field];
   if (typeof value === 'string' && value !== '') return value;
+  secrets.delete(arn); // asked for again next time: it may be put right
   throw new UpstreamError('SECRET_MALFORMED', `secret ${arn} has no field ${field}`, { field });
 }

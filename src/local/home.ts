@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { ConflictError, IntegrityError } from '../errors.ts';
 import type { LoginRole } from '../ledger/index.ts';
@@ -77,25 +77,56 @@ export function trustedKeysOf(secrets: LocalSecrets): TrustedKeys {
  * @throws {ConflictError} `ALREADY_RUNNING`
  */
 export async function lockHome(home: string): Promise<() => Promise<void>> {
+  await mkdir(home, { recursive: true });
   const file = join(home, 'lock');
-  for (;;) {
-    try {
-      const handle = await open(file, 'wx', 0o600);
-      await handle.writeFile(`${process.pid} ${await startOf(process.pid)}`);
-      await handle.close();
-      return () => rm(file, { force: true });
-    } catch (error) {
-      if ((error as { code?: string }).code !== 'EEXIST') throw error;
+  // Linked into place, so that nobody ever reads half of it.
+  const claim = `${file}.${process.pid}.${randomBytes(8).toString('hex')}`;
+  await writeFile(claim, `${process.pid} ${await startOf(process.pid)}`, { mode: 0o600 });
+  try {
+    for (;;) {
+      if (await take(claim, file)) return () => rm(file, { force: true });
+      const holder = await holderOf(file);
+      if (holder.isAlive) {
+        throw new ConflictError(
+          'ALREADY_RUNNING',
+          `process ${holder.pid} already runs on ${home}; stop it, or set LOGLINEOS_HOME`,
+        );
+      }
+      await breakStale(claim, file);
     }
-    const [pid = '', start] = (await readFile(file, 'utf8').catch(() => '')).split(' ');
-    if (start !== undefined && start === (await startOf(Number(pid)))) {
-      throw new ConflictError(
-        'ALREADY_RUNNING',
-        `process ${pid} already runs on ${home}; stop it, or set LOGLINEOS_HOME`,
-      );
-    }
-    await rm(file, { force: true });
+  } finally {
+    await rm(claim, { force: true });
   }
+}
+
+/** One at a time removes a dead process's lock, or it could remove the lock that came in its place. */
+async function breakStale(claim: string, file: string): Promise<void> {
+  const breaking = `${file}.breaking`;
+  if (await take(claim, breaking)) {
+    if ((await holderOf(file)).isStale) await rm(file, { force: true });
+    await rm(breaking, { force: true });
+  } else if ((await holderOf(breaking)).isStale) {
+    await rm(breaking, { force: true });
+  } else {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+async function take(claim: string, file: string): Promise<boolean> {
+  try {
+    await link(claim, file);
+    return true;
+  } catch (error) {
+    if ((error as { code?: string }).code === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+async function holderOf(file: string): Promise<{ pid: string; isAlive: boolean; isStale: boolean }> {
+  const text = await readFile(file, 'utf8').catch(() => null);
+  const [pid = '', start = ''] = (text ?? '').split(' ');
+  const isAlive = start !== '' && start === (await startOf(Number(pid)));
+  return { pid, isAlive, isStale: text !== null && !isAlive };
 }
 
 /** When a process began, so that a process id used anew is not taken for the old one. Empty when it is gone. */

@@ -11,34 +11,40 @@ const DEFAULT_PORT = 8787;
 
 async function main(): Promise<void> {
   const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } });
-  const stack = await startStack({
+  const starting = startStack({
     home: homeFolder(process.env),
     databaseUrl: process.env.DATABASE_URL || undefined,
     port: parsePort(process.env.PORT),
     log: (entry) => process.stderr.write(`${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`),
   });
-  stopOnSignal(stack);
-  process.stdout.write(values.json ? `${JSON.stringify(stack.ready)}\n` : describe(stack.ready));
+  const isStopping = stopOnSignal(starting);
+  const { ready } = await starting;
+  if (!isStopping()) process.stdout.write(values.json ? `${JSON.stringify(ready)}\n` : describe(ready));
 }
 
 function parsePort(text: string | undefined): number {
   const port = Number(text || DEFAULT_PORT);
-  if (!Number.isInteger(port) || port < 0 || port > 65535) {
+  if ((text && !/^\d{1,5}$/.test(text)) || port > 65535) {
     throw new InputError('PORT_INVALID', `PORT: expected a number from 0 to 65535, found ${text}`, { field: 'PORT' });
   }
   return port;
 }
 
-function stopOnSignal(stack: Stack): void {
+/** From the first moment on: a stack that is still starting is stopped when it is there, and leaves nothing behind. */
+function stopOnSignal(starting: Promise<Stack>): () => boolean {
   let stopping = false;
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, async () => {
       if (stopping) return;
       stopping = true;
-      await stack.stop();
+      await starting.then(
+        (stack) => stack.stop(),
+        () => {}, // it has undone what it did; main says why
+      );
       process.exit(0);
     });
   }
+  return () => stopping;
 }
 
 function describe({ url, token, tenant_id, user_id, database_url, boot }: Ready): string {

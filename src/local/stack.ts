@@ -79,8 +79,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     for (const step of undo.splice(0).reverse()) await step();
   };
   try {
-    const secrets = await openSecrets(home);
     undo.push(await lockHome(home));
+    const secrets = await openSecrets(home);
 
     const adminUrl = options.databaseUrl ?? (await startOwnPostgres(home, secrets, undo));
     await migrateDatabase(adminUrl, secrets);

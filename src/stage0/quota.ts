@@ -79,7 +79,7 @@ export async function refuseOverQuota(
 async function isForced({ database, scheme }: Stage0, manifest: Manifest, request: MeteredRequest): Promise<boolean> {
   const input = request.input as { span_id?: unknown; force?: { signature?: unknown } } | null;
   if (typeof input !== 'object' || input === null || input.force === undefined) return false;
-  const spanId = String(input.span_id);
+  const { span_id: spanId } = input;
   const span = isUuid(spanId)
     ? (await readLatestVersions(database, request.identity, [spanId])).get(spanId)
     : undefined;

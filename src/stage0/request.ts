@@ -10,7 +10,8 @@ export interface BootRequest {
   idempotency_key?: string | undefined;
 }
 
-const NAME = /^[^\0]{1,200}$/;
+/** No U+0000 and no lone surrogate: Postgres could not keep them. */
+const NAME = /^[^\0\p{Cs}]{1,200}$/u;
 const TRACE_ID = /^[\w.:=;-]{1,128}$/;
 
 /**

@@ -42,6 +42,8 @@ interface Held {
   query: TransactionQuery;
   turn: Promise<unknown>;
   release: (outcome: Outcome) => void;
+  /** Let go of: its connection is another's now, or soon. */
+  isReleased: boolean;
   ended: Promise<void>;
 }
 
@@ -95,6 +97,7 @@ export class SystemCalls {
   async end(): Promise<void> {
     this.#isOver = true;
     const held = this.#held;
+    if (held !== undefined) held.isReleased = true;
     held?.release('rollback');
     await held?.ended.catch(() => {});
   }
@@ -197,7 +200,7 @@ export class SystemCalls {
     );
     ended.catch(acquired.reject);
     const query = await acquired.promise;
-    this.#held = { key, query, turn: Promise.resolve(), release: released.resolve, ended };
+    this.#held = { key, query, turn: Promise.resolve(), release: released.resolve, isReleased: false, ended };
     if (this.#isOver) await this.end();
   }
 
@@ -206,6 +209,7 @@ export class SystemCalls {
     if (held === undefined || held.key !== key) throw new KernelError('LOCK_NOT_HELD', `no lock ${key} is held`);
     this.#held = undefined;
     await held.turn;
+    held.isReleased = true;
     held.release(outcome);
     await held.ended.catch((error) => {
       if (!(error instanceof RolledBack)) throw error;
@@ -240,7 +244,7 @@ export class SystemCalls {
       outer: this,
     });
     if (functionRuns === 0) await release(this.#stage0, request, metered);
-    if (!result.ok) throw new KernelError(result.error.code, result.error.message);
+    if (!result.ok) throw new KernelError(result.error.thrownCode ?? result.error.code, result.error.message);
     return result.output;
   }
 
@@ -248,6 +252,9 @@ export class SystemCalls {
   async #runSandboxed(run: Row): Promise<Row> {
     if (typeof run?.code !== 'string') throw new InputError('TYPE_MISMATCH', 'code: expected text', { field: 'code' });
     const { policy } = this.#run.manifest;
+    const timeoutMs = Math.min(positiveInteger(run.timeout_ms, 'timeout_ms', policy.timeout_ms), this.#remainingMs());
+    const memoryMb = positiveInteger(run.memory_mb, 'memory_mb', policy.memory_mb);
+    // From here on it counts: what follows leaves an execution.
     this.#run.onFunctionRun();
     const result = await this.#stage0.sandbox.run({
       trust: 'untrusted',
@@ -258,8 +265,8 @@ export class SystemCalls {
       entry: 'function',
       input: run.input ?? null,
       limits: {
-        timeoutMs: Math.min(positiveInteger(run.timeout_ms, 'timeout_ms', policy.timeout_ms), this.#remainingMs()),
-        memoryMb: positiveInteger(run.memory_mb, 'memory_mb', policy.memory_mb),
+        timeoutMs,
+        memoryMb,
         outputBytes: FUNCTION_OUTPUT_BYTES,
         calls: 0,
       },
@@ -298,9 +305,16 @@ function refuseDangerousSql(text: string): void {
   if (found !== undefined) throw new AccessError('SQL_REFUSED', `ctx.sql: ${found} is refused`);
 }
 
-/** Calls issued together would interleave on the lock's one connection. */
+/**
+ * Calls issued together would interleave on the lock's one connection. Once the lock is let go of, that connection is
+ * another's: what still waits, or is between two of its statements, sends nothing more.
+ */
 function inTurn<T>(held: Held, call: (query: TransactionQuery) => Promise<T>): Promise<T> {
-  const result = held.turn.then(() => call(held.query));
+  const query: TransactionQuery = async (statement) => {
+    if (held.isReleased) throw new KernelError('LOCK_NOT_HELD', 'the lock is gone, and what was done under it');
+    return held.query(statement);
+  };
+  const result = held.turn.then(() => call(query));
   held.turn = result.catch(() => {});
   return result;
 }

@@ -122,6 +122,10 @@ describe('ctx.sql', () => {
     expect(answer.output ?? []).toEqual([]);
   });
 
+  it('answers each of several calls when it is ready, however they overlap', async () => {
+    for (let i = 0; i < 12; i++) expect(await installation.probe({ probe: 'overlap' })).toEqual([1, 100, 2_000]);
+  });
+
   it('refuses more rows than a kernel should hold', async () => {
     expect(await installation.failedProbe(sql('select * from generate_series(1, 1001) n'))).toMatchObject({
       code: 'TOO_MANY_ROWS',

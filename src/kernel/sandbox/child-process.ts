@@ -271,7 +271,8 @@ export class SandboxChild {
     const host = job.systemCall;
     if (job.trust !== 'kernel' || host === undefined) return this.#oddity('a system call without a bridge');
     if (!Array.isArray(body)) return this.#oddity('calls that are no list');
-    if (body.length === 0 && run.pending === 0) return this.#oddity('nothing to wait for');
+    // With an answer at hand that came while the child spoke, it waits for that.
+    if (body.length === 0 && run.pending === 0 && run.answers.length === 0) return this.#oddity('nothing to wait for');
     run.calls += body.length;
     if (run.calls > job.limits.calls) {
       return this.#failAndKill('TOO_MANY_CALLS', `calls: at most ${job.limits.calls} in one run`);

@@ -37,6 +37,15 @@ const probes = {
      where id = ${ctx.env.boot_event_id} or caused_by = ${ctx.env.boot_event_id} order by entity_type`,
   select: (ctx, { ids }) => ctx.sql`select id from ledger.universal_registry where id = any(${ids})`,
   sql: (ctx, { text }) => ctx.sql(template(text)),
+  /** Answers that come while others are still out, again and again. */
+  overlap: (ctx) => {
+    /** @param {number} rows */
+    const chain = async (rows) => {
+      for (let i = 0; i < 20; i++) await ctx.sql`select count(*) from generate_series(1, ${rows}::int)`;
+      return rows;
+    };
+    return Promise.all([1, 100, 2_000].map(chain));
+  },
   fetch: (ctx, { id }) => ctx.fetchSpan(id),
   append: (ctx, { span }) => ctx.append(span),
   log: (ctx, { message }) => ctx.log('info', message, { of: 'a probe' }),
