@@ -13,6 +13,7 @@ const KERNEL_CALLS_MAX = 1_000;
 export async function runKernel(stage0: Stage0, run: KernelRun): Promise<SandboxResult> {
   const { identity, kernel, announced } = run;
   const systemCalls = new SystemCalls(stage0, run, runKernel);
+  const timeoutMs = Math.max(1, announced.deadline.getTime() - stage0.now().getTime());
   try {
     return await stage0.sandbox.run({
       trust: 'kernel',
@@ -34,11 +35,12 @@ export async function runKernel(stage0: Stage0, run: KernelRun): Promise<Sandbox
         policy: run.manifest.policy,
       },
       limits: {
-        timeoutMs: Math.max(1, announced.deadline.getTime() - stage0.now().getTime()),
+        timeoutMs,
         memoryMb: KERNEL_MEMORY_MB,
         outputBytes: KERNEL_OUTPUT_BYTES,
         calls: KERNEL_CALLS_MAX,
       },
+      deadlineAt: performance.now() + timeoutMs,
       systemCall: (name, args) => systemCalls.call(name, args),
     });
   } finally {

@@ -234,16 +234,10 @@ export class SystemCalls {
       functionRuns++;
       this.#run.onFunctionRun();
     };
-    const result = await this.#runNested(this.#stage0, {
-      identity,
-      input,
-      manifest,
-      kernel,
-      announced,
-      onFunctionRun,
-      outer: this,
+    const run = { identity, input, manifest, kernel, announced, onFunctionRun, outer: this };
+    const result = await this.#runNested(this.#stage0, run).finally(async () => {
+      if (functionRuns === 0) await release(this.#stage0, request, metered);
     });
-    if (functionRuns === 0) await release(this.#stage0, request, metered);
     if (!result.ok) throw new KernelError(result.error.thrownCode ?? result.error.code, result.error.message);
     return result.output;
   }
@@ -252,10 +246,8 @@ export class SystemCalls {
   async #runSandboxed(run: Row): Promise<Row> {
     if (typeof run?.code !== 'string') throw new InputError('TYPE_MISMATCH', 'code: expected text', { field: 'code' });
     const { policy } = this.#run.manifest;
-    const timeoutMs = Math.min(positiveInteger(run.timeout_ms, 'timeout_ms', policy.timeout_ms), this.#remainingMs());
+    const timeoutMs = positiveInteger(run.timeout_ms, 'timeout_ms', policy.timeout_ms);
     const memoryMb = positiveInteger(run.memory_mb, 'memory_mb', policy.memory_mb);
-    // From here on it counts: what follows leaves an execution.
-    this.#run.onFunctionRun();
     const result = await this.#stage0.sandbox.run({
       trust: 'untrusted',
       compartment: `tenant:${this.#run.identity.tenantId}`,
@@ -270,7 +262,10 @@ export class SystemCalls {
         outputBytes: FUNCTION_OUTPUT_BYTES,
         calls: 0,
       },
+      deadlineAt: performance.now() + this.#remainingMs(),
     });
+    // It counts from here on, whatever became of it; a run that the sandbox had no room for does not.
+    this.#run.onFunctionRun();
     const measured = { duration_ms: Math.round(result.durationMs), memory_bytes: result.memoryBytes };
     return result.ok
       ? { ok: true, result: result.output, error: null, ...measured }

@@ -128,7 +128,7 @@ export class SandboxChild {
       job,
       resolve,
       startedAt,
-      deadlineAt: startedAt + job.limits.timeoutMs,
+      deadlineAt: Math.min(startedAt + job.limits.timeoutMs, job.deadlineAt ?? Infinity),
       memoryBytesMax: Math.max(job.limits.memoryMb, MEMORY_MB_MIN) * MB,
       memoryAtStart: memory,
       memoryPeak: memory,
@@ -157,7 +157,7 @@ export class SandboxChild {
       if (memory - run.memoryAtStart > run.memoryBytesMax) {
         this.#failAndKill('MEMORY', `memory: at most ${run.memoryBytesMax / MB} MB more than at the start`);
       } else if (now >= run.deadlineAt) {
-        this.#failAndKill('TIMEOUT', `time: at most ${run.job.limits.timeoutMs} ms`);
+        this.#failAndKill('TIMEOUT', `time: at most ${Math.round(run.deadlineAt - run.startedAt)} ms`);
       }
     }
   }

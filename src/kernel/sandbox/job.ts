@@ -37,6 +37,8 @@ export interface SandboxJob {
     /** System calls in the whole run. */
     calls: number;
   };
+  /** When the run is over in any case, by performance.now(): a job that waited for a child has less time left. */
+  deadlineAt?: number;
   /** Kernel only: the host side of the bridge. `signal` aborts when the run ends, however it ends. */
   systemCall?: (name: string, args: unknown[], signal: AbortSignal) => Promise<unknown>;
 }
