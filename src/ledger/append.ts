@@ -1,12 +1,22 @@
 import { randomUUID } from 'node:crypto';
 import { ConflictError, InputError } from '../errors.ts';
-import { type HashableSpan, type SealedRow, type Signer, type Span, type StoredSpan, sealRow } from '../span/index.ts';
+import {
+  type HashableSpan,
+  type HashedSpan,
+  hashSpan,
+  rowJson,
+  type Signer,
+  type Span,
+  type StoredSpan,
+} from '../span/index.ts';
 import type { Database, Identity, Row, Statement, TransactionQuery } from './database.ts';
 import { latestVersionsStatement } from './read.ts';
 import { toSpan } from './rows.ts';
 
 /** Spans one append takes. */
 export const APPEND_BATCH_MAX = 1_000;
+/** From so many spans on, other threads gain more than handing over costs. */
+const SIGNED_ON_THREADS_MIN = 16;
 /** Times an append that named no seq is tried again when another writer was first. */
 const CONFLICT_RETRIES_MAX = 5;
 
@@ -75,21 +85,24 @@ export async function appendOnce(
     throw new InputError('BATCH_SIZE', `an append takes 1 to ${APPEND_BATCH_MAX} spans, this has ${drafts.length}`);
   }
   const latest = await latestOfDrafts(query, drafts, context.identity);
-  const sealed = drafts.map((draft) => {
-    const row = sealDraft(draft, context, draft.id == null ? undefined : latest.get(draft.id));
-    latest.set(row.span.id, row.span); // a batch may hold several versions of one span
-    return row;
+  const { signHash, signHashOnThread } = context.signer;
+  const sign = drafts.length < SIGNED_ON_THREADS_MIN ? signHash : signHashOnThread;
+  const signatures: (string | Promise<string>)[] = [];
+  const hashed = drafts.map((draft) => {
+    const version = hashDraft(draft, context, draft.id == null ? undefined : latest.get(draft.id));
+    signatures.push(sign(version.hash)); // on a thread it goes on while the next draft is hashed
+    latest.set(version.span.id, version.span); // a batch may hold several versions of one span
+    return version;
   });
-  await query(appendStatement(context.identity, sealed));
-  return sealed.map(({ span: { id, seq, curr_hash } }) => ({ id, seq, curr_hash }));
+  const signed = await Promise.all(signatures);
+  const rows = hashed.map((version, i) => rowJson(version, signed[i] as string));
+  await query(appendStatement(context.identity, `[${rows.join(',')}]`));
+  return hashed.map(({ span: { id, seq, curr_hash } }) => ({ id, seq, curr_hash }));
 }
 
 /** The one statement that writes: declares the identity and inserts. */
-export function appendStatement(identity: Identity, sealed: SealedRow[]): Statement {
-  return {
-    text: 'select ledger.append($1, $2, $3)',
-    values: [identity.userId, identity.tenantId, `[${sealed.map(({ json }) => json).join(',')}]`],
-  };
+export function appendStatement(identity: Identity, rows: string): Statement {
+  return { text: 'select ledger.append($1, $2, $3)', values: [identity.userId, identity.tenantId, rows] };
 }
 
 /** Versions that drafts continue. New spans (no id, or seq 0) cost no look-up. */
@@ -104,12 +117,18 @@ async function latestOfDrafts(
   return new Map(rows.map(toSpan).map((span: StoredSpan) => [span.id, span]));
 }
 
-/** Complete and sign one span. `before` is the version it follows; without it, it is a new span. */
-export function sealDraft(
+/** Complete and sign one new span, as the JSON of its row. */
+export function sealNewSpan(draft: SpanDraft, context: AppendContext): string {
+  const hashed = hashDraft(draft, context);
+  return rowJson(hashed, context.signer.signHash(hashed.hash));
+}
+
+/** Complete and hash one span. `before` is the version it follows; without it, it is a new span. */
+function hashDraft(
   draft: SpanDraft,
   { identity, signer, now }: AppendContext,
   before?: HashableSpan & { curr_hash: string },
-): SealedRow {
+): HashedSpan {
   for (const column of ['position', 'tx_id', 'prev_hash', 'curr_hash', 'signature', 'public_key'] as const) {
     if (draft[column] != null)
       throw new InputError('FIELD_IS_ASSIGNED', `${column} is not the caller's to set`, { field: column });
@@ -125,5 +144,5 @@ export function sealDraft(
     visibility: (draft.visibility ?? before?.visibility ?? 'private') as HashableSpan['visibility'],
     prev_hash: before === undefined ? null : before.curr_hash,
   };
-  return sealRow(span, signer);
+  return hashSpan(span, signer.publicKey);
 }

@@ -1,4 +1,3 @@
-import type { SealedRow } from '../span/index.ts';
 import type { Database, Identity } from './database.ts';
 
 /** What a boot_event depends on: rows that must still be the newest, and the tenant's day if the kernel is metered. */
@@ -14,12 +13,13 @@ export type BootEventOutcome = 'appended' | 'stale';
 /**
  * Append a boot_event if its conditions hold, in one statement: no moment lies between the check and the append.
  *
+ * @param bootEvent the signed row as JSON, see `sealNewSpan`.
  * @throws {GovernanceError} `QUOTA_EXCEEDED`: the tenant's day is used up; nothing is written.
  */
 export async function appendBootEvent(
   database: Database,
   identity: Identity,
-  bootEvent: SealedRow,
+  bootEvent: string,
   { rowVersions, metered }: BootConditions,
 ): Promise<BootEventOutcome> {
   const [row] = await database.query<{ outcome: BootEventOutcome }>({
@@ -27,7 +27,7 @@ export async function appendBootEvent(
     values: [
       identity.userId,
       identity.tenantId,
-      `[${bootEvent.json}]`,
+      `[${bootEvent}]`,
       [...rowVersions.keys()],
       [...rowVersions.values()],
       metered?.day ?? null,

@@ -4,7 +4,7 @@
  * Authoritative for how rows are written (one statement, signed before it is sent), read (always under an identity) and
  * ordered. Must never hold a rule that the database could hold, and never send a statement twice after it was sent once.
  */
-export { type AppendContext, type Appended, appendOnce, appendSpans, type SpanDraft, sealDraft } from './append.ts';
+export { type AppendContext, type Appended, appendOnce, appendSpans, type SpanDraft, sealNewSpan } from './append.ts';
 export { appendBootEvent, type BootConditions, type BootEventOutcome } from './boot-event.ts';
 export {
   type ConnectionOptions,

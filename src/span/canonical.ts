@@ -6,10 +6,9 @@ export const SPAN_LENGTH_MAX = 1024 * 1024;
 /** Nesting allowed inside a jsonb column. */
 export const JSON_DEPTH_MAX = 64;
 
-const HASHED_COLUMNS = (Object.keys(COLUMN_TYPES) as ColumnName[])
-  .filter((name) => !UNHASHED_COLUMNS.has(name))
-  .sort()
-  .map((name) => ({ name, key: `${JSON.stringify(name)}:`, type: COLUMN_TYPES[name] }));
+const HASHED_COLUMNS: ReadonlyMap<string, ColumnType> = new Map(
+  Object.entries(COLUMN_TYPES).filter(([name]) => !UNHASHED_COLUMNS.has(name as ColumnName)),
+);
 
 /**
  * The canonical text of a span: RFC 8785 (JCS) of the object of all its non-null columns but `curr_hash`, `signature`,
@@ -21,15 +20,15 @@ const HASHED_COLUMNS = (Object.keys(COLUMN_TYPES) as ColumnName[])
  * @throws {InputError} with the field: `UNKNOWN_COLUMN`, `TYPE_MISMATCH`, `VALUE_NOT_STORABLE`, `SPAN_TOO_LARGE`.
  */
 export function canonicalText(span: HashableSpan): string {
-  for (const name in span) {
-    if (!Object.hasOwn(COLUMN_TYPES, name)) {
+  const members: string[] = [];
+  for (const name of Object.keys(span).sort() as ColumnName[]) {
+    const type = HASHED_COLUMNS.get(name);
+    if (type === undefined) {
+      if (UNHASHED_COLUMNS.has(name)) continue;
       throw new InputError('UNKNOWN_COLUMN', `a span has no column "${name}"`, { field: name });
     }
-  }
-  const members: string[] = [];
-  for (const { name, key, type } of HASHED_COLUMNS) {
     const value = span[name];
-    if (value !== null && value !== undefined) members.push(key + canonicalColumn(value, type, name));
+    if (value !== null && value !== undefined) members.push(`"${name}":${canonicalColumn(value, type, name)}`);
   }
   const text = `{${members.join(',')}}`;
   if (text.length > SPAN_LENGTH_MAX) {

@@ -1,9 +1,11 @@
 import { blake3 } from '@noble/hashes/blake3.js';
-import { bytesToHex, utf8ToBytes } from '@noble/hashes/utils.js';
+import { bytesToHex } from '@noble/hashes/utils.js';
+
+const utf8 = new TextEncoder();
 
 /** BLAKE3-256 of the UTF-8 bytes of `text`: 32 bytes. Source: BLAKE3 specification, hash mode. */
 export function blake3Bytes(text: string): Uint8Array {
-  return blake3(utf8ToBytes(text));
+  return blake3(utf8.encode(text));
 }
 
 /** BLAKE3-256 of the UTF-8 bytes of `text`, as 64 lower-case hex digits. */

@@ -11,6 +11,7 @@ const GROUP_ORDER = Point.CURVE().n;
 export const nobleEd25519: Ed25519 = {
   publicKeyOf: (secretKey) => getPublicKey(secretKey),
   sign: (message, secretKey) => sign(message, secretKey),
+  signOnThread: async (message, secretKey) => sign(message, secretKey),
   /**
    * The library's own verify() multiplies by the cofactor; OpenSSL does not. The equation is written out without it
    * (RFC 8032 section 5.1.7: "it's sufficient, but not required"), so both accept exactly the same signatures.

@@ -1,10 +1,13 @@
 import { createPrivateKey, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
+import { promisify } from 'node:util';
 import { bytesToHex } from '@noble/hashes/utils.js';
 import { type Ed25519, isStrictEncoding } from './ed25519.ts';
 
 // DER prefixes of an Ed25519 key: PKCS #8 for a secret key, SubjectPublicKeyInfo for a public one (RFC 8410).
 const PKCS8_PREFIX = Buffer.from('302e020100300506032b657004220420', 'hex');
 const SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex');
+
+const signAsync = promisify(sign);
 
 /** Parsing a key costs more than signing with it, so parsed keys are kept; a ledger knows few. */
 const KEYS_MAX = 256;
@@ -17,6 +20,9 @@ export const nodeEd25519: Ed25519 = {
   },
   sign(message, secretKey) {
     return sign(null, message, secretKeyObject(secretKey));
+  },
+  signOnThread(message, secretKey) {
+    return signAsync(null, message, secretKeyObject(secretKey));
   },
   verify(signature, message, publicKey) {
     if (!isStrictEncoding(signature, publicKey)) return false;

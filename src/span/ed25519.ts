@@ -10,6 +10,8 @@ export interface Ed25519 {
   publicKeyOf(secretKey: Uint8Array): Uint8Array;
   /** The 64-byte signature of a message. */
   sign(message: Uint8Array, secretKey: Uint8Array): Uint8Array;
+  /** The same on another thread, where there is one, while this one goes on. */
+  signOnThread(message: Uint8Array, secretKey: Uint8Array): Promise<Uint8Array>;
   /** False for anything that is not a strict, valid signature; throws for nothing. */
   verify(signature: Uint8Array, message: Uint8Array, publicKey: Uint8Array): boolean;
 }

@@ -18,7 +18,15 @@ export {
 export { blake3Hex } from './digest.ts';
 export type { Ed25519 } from './ed25519.ts';
 export { parseJson } from './json.ts';
-export { createSigner, createSignerFromHex, type SealedRow, type Signer, sealRow, sealSpan } from './seal.ts';
+export {
+  createSigner,
+  createSignerFromHex,
+  type HashedSpan,
+  hashSpan,
+  rowJson,
+  type Signer,
+  sealSpan,
+} from './seal.ts';
 export {
   checkChain,
   checkHash,

@@ -10,6 +10,8 @@ export interface Signer {
   readonly publicKey: string;
   /** Signs the 32 bytes of a span's hash; returns 128 hex digits. */
   signHash(hash: Uint8Array): string;
+  /** The same on another thread: for many, while the next are hashed. */
+  signHashOnThread(hash: Uint8Array): Promise<string>;
 }
 
 /** @param secretKey 32 bytes, the RFC 8032 seed. */
@@ -17,6 +19,7 @@ export function createSigner(scheme: Ed25519, secretKey: Uint8Array): Signer {
   return {
     publicKey: bytesToHex(scheme.publicKeyOf(secretKey)),
     signHash: (hash) => bytesToHex(scheme.sign(hash, secretKey)),
+    signHashOnThread: async (hash) => bytesToHex(await scheme.signOnThread(hash, secretKey)),
   };
 }
 
@@ -25,30 +28,34 @@ export function createSignerFromHex(scheme: Ed25519, secretKeyHex: string): Sign
   return createSigner(scheme, hexToBytes(secretKeyHex));
 }
 
-/** A span with its proof, and the JSON of exactly the bytes that were hashed (with the proof's own columns behind). */
-export interface SealedRow {
-  span: SealedSpan;
-  json: string;
+/** A span that has its hash and not yet its signature. */
+export interface HashedSpan {
+  span: HashableSpan & { curr_hash: string; public_key: string };
+  /** The canonical text, whose bytes were hashed. */
+  text: string;
+  hash: Uint8Array;
 }
 
 /**
- * Give a span its proof: canonical form, BLAKE3, Ed25519 over the hash. `public_key` is part of what is hashed, so a
+ * The first half of a span's proof: its canonical form and BLAKE3 hash. `public_key` is part of what is hashed, so a
  * signature cannot be moved to another key.
  *
  * @throws {InputError} naming the field that cannot be stored, see {@link canonicalText}.
  */
-export function sealRow(span: HashableSpan, signer: Signer): SealedRow {
-  const unsigned = { ...span, public_key: signer.publicKey };
-  const text = canonicalText(unsigned);
+export function hashSpan(span: HashableSpan, publicKey: string): HashedSpan {
+  const unhashed = { ...span, public_key: publicKey };
+  const text = canonicalText(unhashed);
   const hash = blake3Bytes(text);
-  const proof = { curr_hash: bytesToHex(hash), signature: signer.signHash(hash) };
-  return {
-    span: { ...unsigned, ...proof },
-    json: `${text.slice(0, -1)},"curr_hash":"${proof.curr_hash}","signature":"${proof.signature}"}`,
-  };
+  return { span: { ...unhashed, curr_hash: bytesToHex(hash) }, text, hash };
 }
 
-/** {@link sealRow} where only the span itself is wanted. */
+/** A row to be appended: exactly the text that was hashed, with the proof behind it, as JSON. */
+export function rowJson({ span, text }: HashedSpan, signature: string): string {
+  return `${text.slice(0, -1)},"curr_hash":"${span.curr_hash}","signature":"${signature}"}`;
+}
+
+/** The whole proof of one span: canonical form, BLAKE3, Ed25519 over the hash. */
 export function sealSpan(span: HashableSpan, signer: Signer): SealedSpan {
-  return sealRow(span, signer).span;
+  const hashed = hashSpan(span, signer.publicKey);
+  return { ...hashed.span, signature: signer.signHash(hashed.hash) };
 }

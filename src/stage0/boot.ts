@@ -9,7 +9,7 @@ import {
   type Identity,
   readLatestVersions,
   type SpanDraft,
-  sealDraft,
+  sealNewSpan,
 } from '../ledger/index.ts';
 import { canonicalJson, type Json, type StoredSpan } from '../span/index.ts';
 import { type Admission, admit } from './admit.ts';
@@ -164,7 +164,7 @@ async function announceInLedger(
     metadata: proofOf(kernel, manifest),
   };
   const { identity } = request;
-  const bootEvent = sealDraft(draft, appendContext(stage0, identity));
+  const bootEvent = sealNewSpan(draft, appendContext(stage0, identity));
   try {
     return await appendBootEvent(stage0.database, identity, bootEvent, { rowVersions, metered });
   } catch (error) {
