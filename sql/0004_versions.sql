@@ -19,6 +19,8 @@ begin
     raise exception 'visibility must be private, tenant or public' using errcode = 'LL008', column = 'visibility';
   elsif new.entity_type = '' or new.who = '' or new.owner_id = '' or new.tenant_id = '' then
     raise exception 'entity_type, who, owner_id and tenant_id may not be empty' using errcode = 'LL008';
+  elsif new.position < 1 then
+    raise exception 'position counts from 1: a cursor has no sign' using errcode = 'LL008', column = 'position';
   elsif new.seq < 0 or (new.seq = 0) <> (new.prev_hash is null) then
     raise exception 'seq counts from 0, and prev_hash is null at 0 and only there' using errcode = 'LL004';
   end if;

@@ -193,6 +193,7 @@ describe('a row', () => {
     };
     expect(await insert(app, {})).toBe('inserted');
     expect(await insert(app, { position: 1 }, 'overriding system value')).toBe('42501');
+    expect(await insert(admin, { position: -5 }, 'overriding system value')).toBe('LL008');
     expect(await insert(app, { tx_id: '3' })).toBe('42501');
     expect(await insert(admin, { position: 1 })).toBe('428C9');
     await admin.query('set role loglineos_owner');

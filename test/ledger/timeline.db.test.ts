@@ -170,7 +170,7 @@ describe('a later transaction that drew a lower position', () => {
     const first = await readTimeline(database, ALICE, start, 10);
     expect(first.spans.map(({ id }) => id)).toEqual([usual.id]);
 
-    const row: Record<string, unknown> = { ...low, position: -5 };
+    const row: Record<string, unknown> = { ...low, position: 1 };
     const names = Object.keys(row).map((name) => `"${name}"`);
     await admin.query(
       `insert into ledger.universal_registry (${names}) overriding system value values (${names.map((_, i) => `$${i + 1}`)})`,

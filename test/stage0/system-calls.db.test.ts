@@ -246,7 +246,7 @@ describe('ctx.lock', () => {
 
   it('lets one kernel of a tenant in at a time; other keys and tenants do not wait', async () => {
     const work = (key: string, identity = ALICE) =>
-      installation.probe({ probe: 'lockAppend', key, span: note(), busy: 300 }, identity);
+      installation.probe({ probe: 'lockAppend', key, span: note(), busy: 800 }, identity);
     const [one, two] = (await Promise.all([work('busy'), work('busy')])).sort((a, b) =>
       a.startedAt < b.startedAt ? -1 : 1,
     );
