@@ -78,7 +78,11 @@ export function canonicalJson(value: unknown, field = '$', depth = 0): string {
   return `{${members.join(',')}}`;
 }
 
+/** Text that stands in JSON as it is: printable ASCII without quote and backslash. Most of a span is such text. */
+const PLAIN_TEXT = /^[ !#-[\]-~]*$/;
+
 function canonicalString(value: string, field: string): string {
+  if (PLAIN_TEXT.test(value)) return `"${value}"`;
   if (!value.isWellFormed()) throw notStorable(field, 'a lone surrogate is not Unicode text');
   if (value.includes('\0')) throw notStorable(field, 'Postgres text cannot hold U+0000');
   return JSON.stringify(value);
