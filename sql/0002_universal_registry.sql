@@ -93,7 +93,7 @@ alter table ledger.universal_registry owner to loglineos_owner;
 
 -- The timeline's order, and the cursor's: see 0006_timeline.sql.
 create unique index universal_registry_timeline on ledger.universal_registry (tx_id, position);
--- Executions and other effects of one cause; children of one span.
+-- Children of one span: the executions of a function.
 create index universal_registry_parent on ledger.universal_registry (parent_id) where parent_id is not null;
 -- Due spans: lost boots, expiring memories.
 create index universal_registry_expires on ledger.universal_registry (expires_at) where expires_at is not null;

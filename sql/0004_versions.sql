@@ -33,11 +33,12 @@ begin
           is distinct from (new.tenant_id, new.owner_id, new.entity_type) then
       raise exception 'version % of span % changes its tenant, owner or entity type', new.seq, new.id
         using errcode = 'LL003';
-    elsif before.visibility = 'public' and new.visibility <> 'public' then
-      -- Every tenant reads public spans (the manifest is one), and row level security lets only a publisher write them.
-      -- Were they allowed to become private again, whoever may not publish could still supersede one.
-      raise exception 'version % of span % is not public, the version before it is', new.seq, new.id
-        using errcode = 'LL003', hint = 'To withdraw a public span, append a public version with is_deleted.';
+    elsif array_position('{private,tenant,public}', new.visibility)
+          < array_position('{private,tenant,public}', before.visibility) then
+      -- Who saw the version before would not see this one, and would take the older for the newest; and a public span
+      -- (the manifest is one) could be superseded by whoever may not publish.
+      raise exception 'version % of span % is less visible than the version before it', new.seq, new.id
+        using errcode = 'LL003', hint = 'To withdraw a span, append a version with is_deleted.';
     elsif before.curr_hash <> new.prev_hash then
       raise exception 'prev_hash of version % of span % is not the curr_hash of the version before it', new.seq, new.id
         using errcode = 'LL004';

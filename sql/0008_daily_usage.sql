@@ -14,6 +14,9 @@ create function ledger.reserve_execution(p_tenant_id text, p_day date, p_limit i
 returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+  if p_tenant_id is distinct from ledger.session_tenant_id() then
+    raise exception 'the day of tenant % is not yours to count', p_tenant_id using errcode = '42501';
+  end if;
   if p_limit < 1 then
     return false;
   end if;
@@ -27,6 +30,9 @@ create function ledger.release_execution(p_tenant_id text, p_day date)
 returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+  if p_tenant_id is distinct from ledger.session_tenant_id() then
+    raise exception 'the day of tenant % is not yours to count', p_tenant_id using errcode = '42501';
+  end if;
   update ledger.daily_usage set executions = executions - 1
    where tenant_id = p_tenant_id and day = p_day and executions > 0;
 end $$;

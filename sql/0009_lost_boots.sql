@@ -5,8 +5,9 @@ create function ledger.lost_boots(p_due_after timestamptz, p_due_before timestam
 returns setof ledger.universal_registry
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  -- A reader of every tenant needs an identity like any other.
-  perform set_config('app.user_id', 'reaper', true), set_config('app.tenant_id', 'system', true);
+  if ledger.session_user_id() is null or ledger.session_tenant_id() is distinct from 'system' then
+    raise exception 'lost boots are looked for in the name of tenant system' using errcode = '42501';
+  end if;
   return query
     select b.*
       from ledger.universal_registry b
@@ -15,7 +16,10 @@ begin
        and b.related_to[1] is not null
        and b.expires_at > p_due_after
        and b.expires_at < p_due_before
-       and not exists (select from ledger.universal_registry e where e.id = b.related_to[1])
+       and not exists (
+         select from ledger.universal_registry e
+          where e.id = b.related_to[1] and e.entity_type = 'execution' and e.caused_by = b.id
+       )
      order by b.expires_at
      limit p_limit;
 end $$;

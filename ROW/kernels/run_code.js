@@ -99,7 +99,7 @@ async function run(ctx, request, span) {
       kernel_hash: ctx.env.kernel_hash,
       function_hash: span === null ? await ctx.crypto.blake3(code) : span.curr_hash,
       function_seq: span === null ? null : span.seq,
-      timeout_ms,
+      timeout_ms: Math.min(request.timeout_ms ?? timeout_ms, timeout_ms),
     },
   });
 

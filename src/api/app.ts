@@ -1,7 +1,7 @@
 import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { AccessError, InputError } from '../errors.ts';
-import { type Identity, readVersions } from '../ledger/index.ts';
+import { type Identity, readLatestVersions, readVersions } from '../ledger/index.ts';
 import { isUuid, parseJson, type StoredSpan, type TrustedKeys, verifyVersions } from '../span/index.ts';
 import { boot, parseBootRequest, type Stage0 } from '../stage0/index.ts';
 import { problemResponse } from './problem.ts';
@@ -53,13 +53,15 @@ export function createApi({ stage0, trustedKeys, authenticate }: ApiOptions): Ho
   );
 
   app.on('POST', ['/boot', '/api/boot'], async (c) => {
-    const request = parseBootRequest(parseBody(await c.req.text()), c.get('identity'));
+    const request = parseBootRequest(parseBody(await c.req.arrayBuffer()), c.get('identity'));
     return c.json(await boot(stage0, request));
   });
 
   app.get('/api/spans/:id', async (c) => {
-    const versions = await requireVersions(stage0, c.get('identity'), c.req.param('id'));
-    return c.json(versions.at(-1));
+    const id = requireId(c.req.param('id'));
+    const span = (await readLatestVersions(stage0.database, c.get('identity'), [id])).get(id);
+    if (span === undefined) throw notFound(id);
+    return c.json(span);
   });
 
   app.get('/api/spans/:id/verify', async (c) => {
@@ -75,17 +77,25 @@ export function createApi({ stage0, trustedKeys, authenticate }: ApiOptions): Ho
   return app;
 }
 
-function parseBody(text: string): unknown {
+function parseBody(body: ArrayBuffer): unknown {
   try {
-    return parseJson(text);
+    return parseJson(new TextDecoder('utf-8', { fatal: true }).decode(body));
   } catch {
-    throw new InputError('JSON_INVALID', 'the body is not JSON');
+    throw new InputError('JSON_INVALID', 'the body is not JSON in UTF-8');
   }
 }
 
 async function requireVersions(stage0: Stage0, identity: Identity, id: string): Promise<StoredSpan[]> {
-  if (!isUuid(id)) throw new InputError('FIELD_INVALID', 'id: expected a UUID in lower case', { field: 'id' });
-  const versions = await readVersions(stage0.database, identity, id);
-  if (versions.length === 0) throw new InputError('SPAN_NOT_FOUND', `no span ${id} is visible to you`, { field: 'id' });
+  const versions = await readVersions(stage0.database, identity, requireId(id));
+  if (versions.length === 0) throw notFound(id);
   return versions;
+}
+
+function requireId(id: string): string {
+  if (!isUuid(id)) throw new InputError('FIELD_INVALID', 'id: expected a UUID in lower case', { field: 'id' });
+  return id;
+}
+
+function notFound(id: string): InputError {
+  return new InputError('SPAN_NOT_FOUND', `no span ${id} is visible to you`, { field: 'id' });
 }

@@ -21,7 +21,6 @@ const STATUS_OF_CODE: Record<string, ContentfulStatusCode> = {
   BODY_TOO_LARGE: 413,
   SPAN_TOO_LARGE: 413,
   QUOTA_EXCEEDED: 429,
-  SANDBOX_BUSY: 429,
 };
 
 /**

@@ -5,7 +5,7 @@
  * Every member marked *call* crosses the bridge and counts against the run's `calls` limit; one batch of calls is at
  * most 8 MiB of JSON, one answer at most 8 M characters. Calls made before an `await` leave together and run at the
  * same time. A refused call rejects with an `Error` that has `code` and `message`. Calls still open when `main`
- * returns are aborted.
+ * returns are not waited for: they may take effect or not.
  *
  * A kernel file may not hold the word of dynamic loading, not even in a comment, so the type is global
  * too: `@param {Ctx} ctx`; rows are `Record<string, any>`.
@@ -26,7 +26,7 @@ export interface KernelEnv {
   trace_id: string;
   /** ISO instant at which the run is ended. */
   deadline: string;
-  /** The manifest's policy for this tenant. */
+  /** The manifest's policy, one for everybody. */
   policy: { slow_ms: number; timeout_ms: number; memory_mb: number };
 }
 

@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { UpstreamError } from '../errors.ts';
+import { ConflictError, InputError, UpstreamError } from '../errors.ts';
 import { wrapPostgresError } from './errors.ts';
 import { columnTypes } from './rows.ts';
 
@@ -61,7 +61,7 @@ export function connectionConfig(
   { url, password, certificateAuthorities = [] }: ConnectionOptions,
   refreshPassword = () => false,
 ): pg.ClientConfig {
-  const { hostname, port, username, password: urlPassword, pathname } = new URL(url);
+  const { hostname, port, username, password: urlPassword, pathname } = parseUrl(url);
   return {
     host: hostname.replace(/^\[|\]$/g, ''),
     port: Number(port || 5432),
@@ -72,6 +72,18 @@ export function connectionConfig(
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     keepAlive: true,
   };
+}
+
+function parseUrl(url: string): URL {
+  const parsed = URL.parse(url);
+  if (parsed !== null && /^postgres(ql)?:$/.test(parsed.protocol)) return parsed;
+  throw new InputError(
+    'DATABASE_URL_INVALID',
+    'the database URL is not of the form postgres://user:password@host:port/name',
+    {
+      field: 'DATABASE_URL',
+    },
+  );
 }
 
 /**
@@ -133,7 +145,11 @@ export class Database {
           throw wrapPostgresError(error);
         }
       });
-      await client.query('commit');
+      // A statement that failed and was caught leaves a transaction that can only roll back: Postgres says so in the tag.
+      const { command } = await client.query('commit');
+      if (command !== 'COMMIT') {
+        throw new ConflictError('ROLLED_BACK', 'a statement of this transaction failed, so nothing of it was written');
+      }
       this.#release(client);
       return result;
     } catch (error) {

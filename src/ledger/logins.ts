@@ -1,6 +1,7 @@
 import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto';
 import pg from 'pg';
-import { type ConnectionOptions, connectionConfig } from './database.ts';
+import type { ConnectionOptions } from './database.ts';
+import { withMigrationLock } from './migrate.ts';
 
 export type LoginRole = 'loglineos_app' | 'loglineos_seeder' | 'loglineos_auditor';
 
@@ -9,17 +10,13 @@ export type LoginRole = 'loglineos_app' | 'loglineos_seeder' | 'loglineos_audito
  * of its log (RFC 5802; Postgres manual, "pg_authid").
  */
 export async function grantLogins(connection: ConnectionOptions, passwords: Record<LoginRole, string>): Promise<void> {
-  const client = new pg.Client(connectionConfig(connection));
-  await client.connect();
-  try {
+  await withMigrationLock(connection, async (client) => {
     for (const [role, password] of Object.entries(passwords)) {
       await client.query(
         `alter role ${pg.escapeIdentifier(role)} with login password ${pg.escapeLiteral(scramVerifier(password))}`,
       );
     }
-  } finally {
-    await client.end();
-  }
+  });
 }
 
 const SCRAM_ITERATIONS = 4096;

@@ -47,11 +47,26 @@ export async function loadMigrations(folder: string): Promise<Migration[]> {
  * @throws {IntegrityError} `MIGRATION_EDITED`, `MIGRATION_UNKNOWN`: what was applied is not what these files say.
  */
 export async function migrate(connection: ConnectionOptions, migrations: Migration[]): Promise<MigrationResult> {
+  return withMigrationLock(connection, (client) => migrateOnce(client, migrations));
+}
+
+/**
+ * One transaction of an administrator, alone among all that hold this lock. What the cluster shares (roles) may be
+ * changed at the same time through another database; then it is tried again from the start.
+ */
+export async function withMigrationLock<T>(
+  connection: ConnectionOptions,
+  run: (client: pg.Client) => Promise<T>,
+): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     const client = new pg.Client(connectionConfig(connection));
     await client.connect();
     try {
-      return await migrateOnce(client, migrations);
+      await client.query('begin');
+      await client.query('select pg_advisory_xact_lock($1)', [MIGRATION_LOCK]);
+      const result = await run(client);
+      await client.query('commit');
+      return result;
     } catch (error) {
       if (attempt === ATTEMPTS_MAX || !CLUSTER_RACE.has((error as { code?: string }).code ?? '')) throw error;
       await new Promise((resolve) => setTimeout(resolve, 50 * attempt * Math.random()));
@@ -62,8 +77,6 @@ export async function migrate(connection: ConnectionOptions, migrations: Migrati
 }
 
 async function migrateOnce(client: pg.Client, migrations: Migration[]): Promise<MigrationResult> {
-  await client.query('begin');
-  await client.query('select pg_advisory_xact_lock($1)', [MIGRATION_LOCK]);
   await client.query('create schema if not exists ledger');
   await client.query(`create table if not exists ledger.schema_migration (
     version integer primary key, name text not null, checksum text not null, applied_at timestamptz not null default now()
@@ -80,7 +93,6 @@ async function migrateOnce(client: pg.Client, migrations: Migration[]): Promise<
       migration.checksum,
     ]);
   }
-  await client.query('commit');
   return { version: migrations.at(-1)?.version ?? 0, applied: pending.map((migration) => migration.name) };
 }
 

@@ -7,14 +7,23 @@ export async function reserveExecution(
   day: string,
   limit: number,
 ): Promise<boolean> {
-  const [row] = await database.query<{ reserved: boolean }>({
-    text: 'select ledger.reserve_execution($1, $2, $3) as reserved',
-    values: [tenantId, day, limit],
+  return database.transaction(counterOf(tenantId), async (query) => {
+    const [row] = await query<{ reserved: boolean }>({
+      text: 'select ledger.reserve_execution($1, $2, $3) as reserved',
+      values: [tenantId, day, limit],
+    });
+    return row?.reserved === true;
   });
-  return row?.reserved === true;
 }
 
 /** Give back a reservation under which no function ran. */
 export async function releaseExecution(database: Database, tenantId: string, day: string): Promise<void> {
-  await database.query({ text: 'select ledger.release_execution($1, $2)', values: [tenantId, day] });
+  await database.transaction(counterOf(tenantId), (query) =>
+    query({ text: 'select ledger.release_execution($1, $2)', values: [tenantId, day] }),
+  );
+}
+
+/** The counter is a tenant's own: its functions ask in whose name they are called. */
+function counterOf(tenantId: string) {
+  return { userId: 'stage0', tenantId };
 }

@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chown, mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chown, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import pg from 'pg';
 import { UpstreamError } from '../errors.ts';
@@ -60,17 +60,19 @@ export async function findRunningPostgres(folder: string, adminPassword: string)
 }
 
 async function initialise(data: string, adminPassword: string): Promise<void> {
-  await rm(data, { recursive: true, force: true }); // what an interrupted first start left
-  await mkdir(data, { recursive: true, mode: 0o700 });
+  // Made beside its place and then moved there: an interrupted first start leaves nothing that looks complete.
+  const making = `${data}.new`;
+  await rm(making, { recursive: true, force: true });
+  await mkdir(making, { recursive: true, mode: 0o700 });
   const passwordFile = `${data}.password`;
   await writeFile(passwordFile, adminPassword, { mode: 0o600 });
   if (isRoot()) {
-    await chown(data, NOBODY, NOBODY);
+    await chown(making, NOBODY, NOBODY);
     await chown(passwordFile, NOBODY, NOBODY);
   }
   try {
-    const initdb = await spawnPostgres('initdb', data, [
-      `--pgdata=${data}`,
+    const initdb = await spawnPostgres('initdb', making, [
+      `--pgdata=${making}`,
       `--username=${ADMIN}`,
       `--pwfile=${passwordFile}`,
       '--auth=scram-sha-256',
@@ -84,6 +86,7 @@ async function initialise(data: string, adminPassword: string): Promise<void> {
     });
     const [code] = await once(initdb, 'close');
     if (code !== 0) throw new UpstreamError('POSTGRES_INIT_FAILED', `initdb ended with ${code}: ${output.trim()}`);
+    await rename(making, data);
   } finally {
     await rm(passwordFile, { force: true });
   }
@@ -140,7 +143,17 @@ async function readPostmasterPid(data: string): Promise<{ pid: number; port: num
     () => [],
   );
   const pid = Number(lines[0]);
-  return pid > 0 && isAlive(pid) ? { pid, port: Number(lines[3]) } : null;
+  return pid > 0 && (await isPostgresOf(pid, data)) ? { pid, port: Number(lines[3]) } : null;
+}
+
+/** The number may be another process's by now, after a crash or in a container: only the server of this folder counts. */
+async function isPostgresOf(pid: number, data: string): Promise<boolean> {
+  if (process.platform !== 'linux') return isAlive(pid);
+  const args = await readFile(`/proc/${pid}/cmdline`, 'utf8').then(
+    (text) => text.split('\0'),
+    (): string[] => [],
+  );
+  return basename(args[0] ?? '') === 'postgres' && args.includes(data);
 }
 
 function isAlive(pid: number): boolean {
@@ -163,7 +176,8 @@ async function spawnPostgres(
   const file = log === undefined ? undefined : await open(log, 'a', 0o600);
   const stdio = file === undefined ? 'pipe' : (['ignore', file.fd, file.fd] as const);
   // Its own process group: a Ctrl-C at the terminal is ours to answer, in order.
-  const options = { stdio: stdio as 'pipe', detached: true, cwd: '/' };
+  const env = { PATH: process.env.PATH ?? '/usr/bin:/bin', LC_ALL: 'C', TZ: 'UTC' }; // and nothing else of ours
+  const options = { stdio: stdio as 'pipe', detached: true, cwd: '/', env };
   try {
     if (!isRoot()) return spawn(path, args, options);
     if ((await isReachable(path)) && (await isReachable(data))) {

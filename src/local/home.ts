@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { link, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { ConflictError, IntegrityError } from '../errors.ts';
+import { ConflictError, InputError, IntegrityError } from '../errors.ts';
+import { Fields } from '../fields.ts';
 import type { LoginRole } from '../ledger/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
 import { createSignerFromHex, type TrustedKeys } from '../span/index.ts';
@@ -29,6 +30,12 @@ export async function openSecrets(home: string): Promise<LocalSecrets> {
   await mkdir(home, { recursive: true });
   const existing = await readSecrets(home);
   if (existing !== null) return existing;
+  if ((await readdir(home)).includes('postgres')) {
+    throw new IntegrityError(
+      'SECRETS_MISSING',
+      `${home} has a ledger and no secrets.json; put it back, new keys cannot sign for it`,
+    );
+  }
   const secret = () => randomBytes(32).toString('hex');
   const secrets: LocalSecrets = {
     root_key: secret(),
@@ -59,10 +66,31 @@ export async function readSecrets(home: string): Promise<LocalSecrets | null> {
     throw error;
   }
   try {
-    return JSON.parse(text) as LocalSecrets;
-  } catch {
-    throw new IntegrityError('SECRETS_UNREADABLE', `${secretsFile(home)} is not the JSON it should be`);
+    return readFields(JSON.parse(text));
+  } catch (cause) {
+    const why = cause instanceof InputError ? cause.message : 'not JSON';
+    throw new IntegrityError('SECRETS_UNREADABLE', `${secretsFile(home)}: ${why}`);
   }
+}
+
+function readFields(value: unknown): LocalSecrets {
+  const fields = new Fields(value, '');
+  const passwords = fields.object('passwords');
+  const key = (name: string) => fields.text(name, /^[0-9a-f]{64}$/, '64 hex digits');
+  const password = (name: string) => passwords.text(name, /./, 'text');
+  return {
+    root_key: key('root_key'),
+    runtime_key: key('runtime_key'),
+    override_key: key('override_key'),
+    tenant_master_key: key('tenant_master_key'),
+    token: fields.text('token', /^[\x21-\x7e]+$/, 'text'),
+    passwords: {
+      admin: password('admin'),
+      loglineos_app: password('loglineos_app'),
+      loglineos_seeder: password('loglineos_seeder'),
+      loglineos_auditor: password('loglineos_auditor'),
+    },
+  };
 }
 
 export function trustedKeysOf(secrets: LocalSecrets): TrustedKeys {

@@ -1,4 +1,5 @@
 import { Hono } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
 import { functionError } from '../lambda/function-error.ts';
 import { parseJson } from '../span/index.ts';
 
@@ -33,6 +34,9 @@ export function createLambdaApi(
     return next();
   });
 
+  // Refused while it arrives: nobody's gigabyte is read first. The operation itself names the limit that was passed.
+  app.use(bodyLimit({ maxSize: PAYLOAD_BYTES_MAX, onError: () => tooLarge('RequestResponse', PAYLOAD_BYTES_MAX) }));
+
   app.post(`${LAMBDA_API_PATH}functions/:name/invocations`, async (c) => {
     const name = functionName(c.req.param('name'));
     const run = Object.hasOwn(functions, name) ? functions[name] : undefined;
@@ -40,14 +44,8 @@ export function createLambdaApi(
 
     const type = c.req.header('X-Amz-Invocation-Type') ?? 'RequestResponse';
     const payload = await c.req.arrayBuffer();
-    if (payload.byteLength > (type === 'Event' ? ASYNC_PAYLOAD_BYTES_MAX : PAYLOAD_BYTES_MAX)) {
-      const limit = type === 'Event' ? ASYNC_PAYLOAD_BYTES_MAX : PAYLOAD_BYTES_MAX;
-      return serviceError(
-        413,
-        'RequestTooLargeException',
-        `${payload.byteLength} byte payload is too large for the ${type} invocation type (limit ${limit} bytes)`,
-      );
-    }
+    if (type === 'Event' && payload.byteLength > ASYNC_PAYLOAD_BYTES_MAX)
+      return tooLarge(type, ASYNC_PAYLOAD_BYTES_MAX);
     let event: unknown;
     try {
       const text = new TextDecoder('utf-8', { fatal: true }).decode(payload);
@@ -98,6 +96,11 @@ function functionName(reference: string): string {
   const parts = reference.split(':');
   const marker = parts.indexOf('function');
   return (marker === -1 ? parts[0] : parts[marker + 1]) ?? '';
+}
+
+function tooLarge(type: string, limit: number): Response {
+  const message = `Payload is too large for the ${type} invocation type (limit ${limit} bytes)`;
+  return serviceError(413, 'RequestTooLargeException', message);
 }
 
 function serviceError(status: number, type: string, message: string): Response {

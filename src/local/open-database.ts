@@ -1,4 +1,5 @@
 import { InputError } from '../errors.ts';
+import { Fields } from '../fields.ts';
 import type { TrustedKeys } from '../span/index.ts';
 import { findRunningPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
 import { homeFolder, type LocalSecrets, lockHome, readSecrets, trustedKeysOf } from './home.ts';
@@ -38,8 +39,13 @@ export async function openDatabase(env: NodeJS.ProcessEnv): Promise<OpenedDataba
 
 /** Keys to trust: `TRUSTED_ROOT_KEYS` and `TRUSTED_RUNTIME_KEYS` (hex, separated by commas), or else the folder's. */
 export function trustedKeys(env: NodeJS.ProcessEnv, secrets: LocalSecrets | null): TrustedKeys {
-  const { TRUSTED_ROOT_KEYS: root, TRUSTED_RUNTIME_KEYS: runtime } = env;
-  if (root && runtime) return { root: new Set(root.split(',')), runtime: new Set(runtime.split(',')) };
+  if (env.TRUSTED_ROOT_KEYS || env.TRUSTED_RUNTIME_KEYS) {
+    const fields = new Fields(env, '');
+    const keys = (name: string) => new Set(fields.text(name, PUBLIC_KEYS, 'public keys of 64 hex digits').split(','));
+    return { root: keys('TRUSTED_ROOT_KEYS'), runtime: keys('TRUSTED_RUNTIME_KEYS') };
+  }
   if (secrets !== null) return trustedKeysOf(secrets);
   throw new InputError('NO_TRUSTED_KEYS', 'set TRUSTED_ROOT_KEYS and TRUSTED_RUNTIME_KEYS, or LOGLINEOS_HOME');
 }
+
+const PUBLIC_KEYS = /^[0-9a-f]{64}(,[0-9a-f]{64})*$/;

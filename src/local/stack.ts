@@ -5,12 +5,13 @@ import { Sandbox } from '../kernel/index.ts';
 import { Database, grantLogins, type LoginRole, loadMigrations, migrate, readVersions } from '../ledger/index.ts';
 import { readRowFiles, seed } from '../seed/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
-import { createSignerFromHex, type TrustedKeys, verifySpan } from '../span/index.ts';
+import { createSignerFromHex, SYSTEM_ID, type TrustedKeys, verifySpan } from '../span/index.ts';
 import {
   type BootAnswer,
   boot,
   GovernanceVerifier,
   invokeStage0,
+  MANIFEST_ID,
   reapLostBoots,
   type Stage0,
 } from '../stage0/index.ts';
@@ -42,7 +43,7 @@ export interface Ready {
   boot: ShownBoot;
 }
 
-/** The boot that a start makes to show that the whole way works; refused only when the tenant's day is used up. */
+/** The boot that a start makes to show that the whole way works; refused when the manifest says no, for instance when the tenant's day is used up. */
 export type ShownBoot =
   | (BootAnswer & { verified: boolean })
   | { ok: false; status: 'refused'; error: { code: string; message: string } };
@@ -184,9 +185,33 @@ async function startOwnPostgres(
 async function migrateDatabase(adminUrl: string, secrets: LocalSecrets) {
   const connection = { url: adminUrl };
   const result = await migrate(connection, await loadMigrations(SQL_FOLDER));
+  await requireOwnLedger(adminUrl, secrets);
   const { admin: _admin, ...passwords } = secrets.passwords;
   await grantLogins(connection, passwords);
   return result;
+}
+
+/** Before any login of the server is touched: a ledger that another installation's root key governs is not ours. */
+async function requireOwnLedger(adminUrl: string, secrets: LocalSecrets): Promise<void> {
+  const admin = new Database({ url: adminUrl, applicationName: 'loglineos-start' });
+  try {
+    const statement = {
+      text: 'select public_key from ledger.universal_registry where id = $1 order by seq desc limit 1',
+      values: [MANIFEST_ID],
+    };
+    const identity = { userId: SYSTEM_ID, tenantId: SYSTEM_ID };
+    const options = { role: 'loglineos_auditor', readOnly: true } as const;
+    const [manifest] = await admin.transaction(identity, (query) => query<{ public_key: string }>(statement), options);
+    const { publicKey } = createSignerFromHex(nodeEd25519, secrets.root_key);
+    if (manifest !== undefined && manifest.public_key !== publicKey) {
+      throw new GovernanceError(
+        'ROOT_KEY_DIFFERS',
+        `this ledger is governed by root key ${manifest.public_key}; this folder's is ${publicKey}`,
+      );
+    }
+  } finally {
+    await admin.close();
+  }
 }
 
 async function seedDatabase(seeder: Database, secrets: LocalSecrets) {

@@ -1,4 +1,4 @@
-import { ConflictError } from '../errors.ts';
+import { ConflictError, GovernanceError } from '../errors.ts';
 import { appendSpans, type Database, type Identity, readLatestVersions, type SpanDraft } from '../ledger/index.ts';
 import { canonicalJson, type Signer, type Span, SYSTEM_ID } from '../span/index.ts';
 
@@ -31,9 +31,10 @@ export async function seed(
       SEED_IDENTITY,
       rows.map((row) => row.id as string),
     );
+    requireOwnKey([...latest.values()], rootSigner);
     const changed = rows
       .map((row) => ({ row, seq: (latest.get(row.id as string)?.seq ?? -1) + 1 }))
-      .filter(({ row }) => !isSame(row, latest.get(row.id as string), rootSigner));
+      .filter(({ row }) => !isSame(row, latest.get(row.id as string)));
     const appended = changed.map(({ row, seq }) => ({ name: row.name as string, id: row.id as string, seq }));
     const result = { appended, unchanged: rows.length - changed.length };
     if (changed.length === 0) return result;
@@ -48,9 +49,24 @@ export async function seed(
   }
 }
 
-/** Whether the ledger already says this, by a signature of the key that seeds now. */
-function isSame(row: SpanDraft, stored: Span | undefined, rootSigner: Signer): boolean {
-  if (stored === undefined || stored.public_key !== rootSigner.publicKey) return false;
+/**
+ * A ledger that another root key governs is not ours to seed: what we append, its own Stage-0 would refuse, and nobody
+ * could take it back.
+ *
+ * @throws {GovernanceError} `ROOT_KEY_DIFFERS`
+ */
+function requireOwnKey(stored: Span[], rootSigner: Signer): void {
+  const foreign = stored.find(({ public_key }) => public_key !== rootSigner.publicKey);
+  if (foreign === undefined) return;
+  throw new GovernanceError(
+    'ROOT_KEY_DIFFERS',
+    `${foreign.name} was signed by root key ${foreign.public_key}; this installation's is ${rootSigner.publicKey}`,
+  );
+}
+
+/** Whether the ledger already says this. */
+function isSame(row: SpanDraft, stored: Span | undefined): boolean {
+  if (stored === undefined) return false;
   const { seq, position, tx_id, at, prev_hash, curr_hash, signature, public_key, ...said } = stored;
   return canonicalJson(withoutNulls(said)) === canonicalJson(withoutNulls(row));
 }

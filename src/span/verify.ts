@@ -53,6 +53,7 @@ export function checkHash(span: StoredSpan): Problem | null {
 
 /** The signature is the key's, over the hash that the row says. */
 export function checkSignature(span: StoredSpan, scheme: Ed25519): Problem | null {
+  if (!/^[0-9a-f]{128}$/.test(span.signature)) return problem(span, 'signature', 'not 128 lower-case hex digits');
   try {
     if (scheme.verify(hexToBytes(span.signature), hexToBytes(span.curr_hash), hexToBytes(span.public_key))) return null;
   } catch {

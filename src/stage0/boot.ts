@@ -11,9 +11,9 @@ import {
   type SpanDraft,
   sealNewSpan,
 } from '../ledger/index.ts';
-import { canonicalJson, type Json, type StoredSpan } from '../span/index.ts';
+import { canonicalJson, checkHash, checkSignature, type Json, type StoredSpan } from '../span/index.ts';
 import { type Admission, admit } from './admit.ts';
-import { derivedId, executionIdOf } from './identifiers.ts';
+import { derivedId } from './identifiers.ts';
 import type { Manifest } from './manifest.ts';
 import { meter, refuseOverQuota, release } from './quota.ts';
 import type { BootRequest } from './request.ts';
@@ -78,7 +78,7 @@ export async function boot(stage0: Stage0, request: BootRequest, endOfTime?: Dat
 
 /**
  * Steps 2 to 5: manifest, allowed, fetch, verify; or what an earlier boot found, which the next statement lets the
- * ledger confirm. Remembered by the rows' digests, never by an id alone.
+ * ledger confirm. The very rows that were proved must still be there and be the newest.
  */
 async function admitted(stage0: Stage0, { identity, boot_function_id }: BootRequest): Promise<Admission> {
   const remembered = stage0.admissions.get(boot_function_id);
@@ -97,8 +97,8 @@ async function runAndRecord(
   announced: Announced,
 ): Promise<BootAnswer> {
   let functionRuns = 0;
-  const onFunctionRun = () => {
-    functionRuns++;
+  const onFunctionRun = (change: 1 | -1) => {
+    functionRuns += change;
   };
   try {
     const run = runKernel(stage0, { ...request, manifest, kernel, announced, onFunctionRun });
@@ -124,10 +124,17 @@ function announce(
   const bootEventId =
     idempotency_key === undefined
       ? randomUUID()
-      : derivedId('boot_event', identity.tenantId, identity.userId, request.boot_function_id, idempotency_key);
+      : derivedId(
+          stage0.tenantMasterKey,
+          'boot_event',
+          identity.tenantId,
+          identity.userId,
+          request.boot_function_id,
+          idempotency_key,
+        );
   return {
     bootEventId,
-    executionId: executionIdOf(bootEventId),
+    executionId: randomUUID(),
     traceId,
     startedAt,
     deadline: new Date(Math.min(limit, endOfTime?.getTime() ?? limit)),
@@ -168,7 +175,9 @@ async function announceInLedger(
   try {
     return await appendBootEvent(stage0.database, identity, bootEvent, { rowVersions, metered });
   } catch (error) {
-    if (error instanceof ConflictError && request.idempotency_key !== undefined) return 'taken';
+    if (error instanceof ConflictError && error.code === 'SEQ_TAKEN' && request.idempotency_key !== undefined) {
+      return 'taken';
+    }
     if (error instanceof GovernanceError && error.code === 'QUOTA_EXCEEDED') return 'quota';
     throw error;
   }
@@ -284,15 +293,15 @@ async function answerOfEarlierBoot(
   { identity, input }: BootRequest,
   announced: Announced,
 ): Promise<BootAnswer> {
-  const { bootEventId, executionId } = announced;
-  const rows = await readLatestVersions(stage0.database, identity, [bootEventId, executionId]);
-  const bootEvent = rows.get(bootEventId);
+  const { bootEventId } = announced;
   const field = 'idempotency_key';
+  const bootEvent = (await readLatestVersions(stage0.database, identity, [bootEventId])).get(bootEventId);
   if (bootEvent === undefined || canonicalJson(bootEvent.input ?? null) !== canonicalJson(input)) {
     throw new ConflictError('IDEMPOTENCY_KEY_REUSED', 'idempotency_key was used with another input', { field });
   }
-  const execution = rows.get(executionId);
-  if (execution === undefined) {
+  const executionId = bootEvent.related_to?.[0] as string;
+  const execution = await readExecution(stage0, identity, bootEventId, executionId);
+  if (execution === null) {
     throw new ConflictError('BOOT_IN_PROGRESS', `boot ${bootEventId} of this idempotency_key has not ended`, { field });
   }
   const { kernel_id, kernel_seq } = bootEvent.metadata as { kernel_id: string; kernel_seq: number };
@@ -306,13 +315,28 @@ async function answerOfTakenExecution(
   kernel: StoredSpan,
   announced: Announced,
 ): Promise<BootAnswer> {
-  const execution = (await readLatestVersions(stage0.database, identity, [announced.executionId])).get(
-    announced.executionId,
-  );
-  if (execution === undefined) {
-    throw new IntegrityError('EXECUTION_MISSING', `execution ${announced.executionId} is taken and not visible`);
+  const { bootEventId, executionId } = announced;
+  const execution = await readExecution(stage0, identity, bootEventId, executionId);
+  if (execution === null) {
+    throw new IntegrityError('EXECUTION_MISSING', `execution ${executionId} is taken and not visible`);
   }
   return answerOf(execution, kernel, announced);
+}
+
+/** The execution that ended a boot, proved to be that; null when it is not there. */
+async function readExecution(
+  { database, scheme }: Stage0,
+  identity: Identity,
+  bootEventId: string,
+  executionId: string,
+): Promise<StoredSpan | null> {
+  const execution = (await readLatestVersions(database, identity, [executionId])).get(executionId);
+  if (execution === undefined) return null;
+  const problem = checkHash(execution) ?? checkSignature(execution, scheme);
+  if (problem !== null || execution.entity_type !== 'execution' || execution.caused_by !== bootEventId) {
+    throw new IntegrityError('EXECUTION_NOT_PROVED', `span ${executionId} is not the execution of boot ${bootEventId}`);
+  }
+  return execution;
 }
 
 /** What went wrong in the kernel: the code it threw with, if it threw with one, otherwise the limit it met. */

@@ -6,7 +6,6 @@
  * Must never run a row by its name or place alone, nor let an answer leave without its execution in the ledger.
  */
 export { type BootAnswer, boot } from './boot.ts';
-export { executionIdOf } from './identifiers.ts';
 export { BootFailed, invokeStage0 } from './invocation.ts';
 export { MANIFEST_ID, parseManifestContent } from './manifest.ts';
 export { reapLostBoots } from './reaper.ts';

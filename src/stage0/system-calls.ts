@@ -1,5 +1,5 @@
 import { AccessError, InputError, KernelError } from '../errors.ts';
-import type { SandboxResult } from '../kernel/index.ts';
+import type { SandboxJob, SandboxResult } from '../kernel/index.ts';
 import {
   appendOnce,
   appendSpans,
@@ -23,6 +23,8 @@ import { decryptForTenant, encryptForTenant } from './tenant-crypto.ts';
 const DEPTH_MAX = 3;
 const SQL_ROWS_MAX = 1_000;
 const FUNCTION_OUTPUT_BYTES = 256 * 1024;
+/** A function ends this much before its kernel must (or a quarter of what is left), so that the kernel can record how. */
+const RECORDING_MS = 2_000;
 
 /** One run of a kernel: for whom, of what, within which boot. */
 export interface KernelRun {
@@ -31,7 +33,8 @@ export interface KernelRun {
   manifest: Manifest;
   kernel: Kernel;
   announced: Announced;
-  onFunctionRun: () => void;
+  /** A function starts to run (1), or did not after all (-1). */
+  onFunctionRun: (change: 1 | -1) => void;
   /** The run that invoked this one. */
   outer?: SystemCalls;
 }
@@ -88,6 +91,7 @@ export class SystemCalls {
   }
 
   async call(name: string, args: unknown[]): Promise<unknown> {
+    if (this.#isOver) throw new KernelError('RUN_OVER', 'the run that asks for this is over');
     const call = Object.hasOwn(this.#calls, name) ? this.#calls[name] : undefined;
     if (call === undefined) throw new KernelError('SYSTEM_CALL_UNKNOWN', `there is no system call ${name}`);
     return call(args);
@@ -230,9 +234,9 @@ export class SystemCalls {
       return refuseOverQuota(this.#stage0, manifest, request, metered, announced.traceId);
     }
     let functionRuns = 0;
-    const onFunctionRun = () => {
-      functionRuns++;
-      this.#run.onFunctionRun();
+    const onFunctionRun = (change: 1 | -1) => {
+      functionRuns += change;
+      this.#run.onFunctionRun(change);
     };
     const run = { identity, input, manifest, kernel, announced, onFunctionRun, outer: this };
     const result = await this.#runNested(this.#stage0, run).finally(async () => {
@@ -248,7 +252,8 @@ export class SystemCalls {
     const { policy } = this.#run.manifest;
     const timeoutMs = positiveInteger(run.timeout_ms, 'timeout_ms', policy.timeout_ms);
     const memoryMb = positiveInteger(run.memory_mb, 'memory_mb', policy.memory_mb);
-    const result = await this.#stage0.sandbox.run({
+    const remainingMs = this.#remainingMs();
+    const result = await this.#runFunction({
       trust: 'untrusted',
       compartment: `tenant:${this.#run.identity.tenantId}`,
       code: run.code,
@@ -262,14 +267,23 @@ export class SystemCalls {
         outputBytes: FUNCTION_OUTPUT_BYTES,
         calls: 0,
       },
-      deadlineAt: performance.now() + this.#remainingMs(),
+      deadlineAt: performance.now() + remainingMs - Math.min(RECORDING_MS, remainingMs / 4),
     });
-    // It counts from here on, whatever became of it; a run that the sandbox had no room for does not.
-    this.#run.onFunctionRun();
     const measured = { duration_ms: Math.round(result.durationMs), memory_bytes: result.memoryBytes };
     return result.ok
       ? { ok: true, result: result.output, error: null, ...measured }
       : { ok: false, result: null, error: publicError(result), ...measured };
+  }
+
+  /** It counts from its start on, whatever becomes of it; only a run that the sandbox had no room for does not. */
+  async #runFunction(job: SandboxJob): Promise<SandboxResult> {
+    this.#run.onFunctionRun(1);
+    try {
+      return await this.#stage0.sandbox.run(job);
+    } catch (error) {
+      this.#run.onFunctionRun(-1);
+      throw error;
+    }
   }
 
   async #log(level: unknown, message: unknown, data: unknown): Promise<void> {

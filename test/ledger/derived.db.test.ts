@@ -126,12 +126,15 @@ describe('readLostBoots', () => {
     (await readLostBoots(database, after, before, limit)).map(({ id }) => id);
 
   it('finds boots of every tenant that are due and have no execution, oldest first', async () => {
-    const execution = randomUUID();
+    const [execution, ended] = [randomUUID(), randomUUID()];
     const [late] = await appendSpans(database, [boot('2026-11-23T10:00:02.000Z')], contextOf(ALICE));
     const [early] = await appendSpans(database, [boot('2026-11-23T10:00:01.000Z')], contextOf(BOB));
     await appendSpans(
       database,
-      [boot('2026-11-23T10:00:01.500Z', execution), draft({ id: execution, seq: 0 })],
+      [
+        { ...boot('2026-11-23T10:00:01.500Z', execution), id: ended },
+        draft({ id: execution, seq: 0, entity_type: 'execution', caused_by: ended }),
+      ],
       contextOf(ALICE),
     );
     const [running] = await appendSpans(database, [boot('2026-11-23T11:00:00.000Z')], contextOf(ALICE));

@@ -101,14 +101,12 @@ describe('seeding', () => {
     expect(await readVersions(seeder, SYSTEM, KERNEL_ID)).toHaveLength(1);
   });
 
-  it('with a new root key signs everything again', async () => {
+  it('with another root key than the ledger has is refused, and writes nothing', async () => {
     await seedFolder();
-    expect(await seedFolder(strangerSigner)).toBe('run_code_kernel 1, kernel_manifest 1, 0 unchanged');
-    expect(await seedFolder(strangerSigner)).toBe('2 unchanged');
-    expect(await verifyLedger(testDatabase.open('loglineos_auditor'), trustsBothRoots, nodeEd25519)).toMatchObject({
-      ok: true,
-      checked: 4,
-    });
+    const before = await countRows();
+    await expect(seedFolder(strangerSigner)).rejects.toMatchObject({ kind: 'governance', code: 'ROOT_KEY_DIFFERS' });
+    expect(await countRows()).toBe(before);
+    expect(await seedFolder()).toBe('2 unchanged');
   });
 
   it('writes nothing of a set with one bad line', async () => {

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Sandbox, SandboxResult } from '../../src/kernel/index.ts';
-import { readVersions } from '../../src/ledger/index.ts';
+import { appendSpans, readVersions } from '../../src/ledger/index.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { verifySpan } from '../../src/span/index.ts';
-import { type BootAnswer, boot, executionIdOf, reapLostBoots } from '../../src/stage0/index.ts';
+import { type BootAnswer, boot, reapLostBoots } from '../../src/stage0/index.ts';
 import { trustedKeys } from '../support/keys.ts';
 import { ALICE, BOB } from '../support/spans.ts';
 import { Installation, PROBE } from './installation.ts';
@@ -38,7 +38,8 @@ async function hang(identity = ALICE): Promise<HangingBoot> {
   const answer = boot(stage0, { boot_function_id: PROBE, identity, input: null });
   const id = await started.promise;
   const finish = () => result.resolve({ ok: true, output: 'late', durationMs: 1, memoryBytes: 1 });
-  return { id, executionId: executionIdOf(id), finish, answer };
+  const [bootEvent] = await installation.spans('id = $1', [id]);
+  return { id, executionId: bootEvent?.related_to?.[0] as string, finish, answer };
 }
 
 const executionsOf = (bootEventId: string) =>
@@ -121,18 +122,15 @@ describe('a boot_event without an execution', () => {
   });
 
   it('is every one of more than a batch', async () => {
-    const { id } = await hang();
     await reapAll();
-    const ids = Array.from({ length: 510 }, () => randomUUID());
-    // Copies of it: the reaper does not look at their proofs, only at what they are.
-    await installation.admin.query(
-      `insert into ledger.universal_registry (id, seq, entity_type, who, did, at, owner_id, tenant_id, visibility, related_to,
-                                              expires_at, metadata, curr_hash, signature, public_key)
-       select copy.id, 0, entity_type, who, did, at, owner_id, tenant_id, visibility, array[copy.execution_id],
-              expires_at, metadata, curr_hash, signature, public_key
-         from ledger.universal_registry r, unnest($2::uuid[], $3::uuid[]) copy (id, execution_id) where r.id = $1`,
-      [id, ids, ids.map(executionIdOf)],
-    );
+    const drafts = Array.from({ length: 510 }, () => ({
+      entity_type: 'boot_event',
+      who: 'stage0',
+      related_to: [randomUUID()],
+      expires_at: new Date(0).toISOString(),
+    }));
+    const { database, signer, now } = installation.stage0;
+    await appendSpans(database, drafts, { identity: ALICE, signer, now });
     expect(await reapAll()).toBe(510);
   });
 });

@@ -273,6 +273,11 @@ class Pool {
   }
 
   #give(child: SandboxChild, waiting: Waiting): void {
+    if ((waiting.job.deadlineAt ?? Infinity) <= performance.now()) {
+      const error = { code: 'TIMEOUT', message: 'time: used up while it waited for a free sandbox' } as const;
+      waiting.resolve({ ok: false, error, durationMs: 0, memoryBytes: 0 });
+      return;
+    }
     child.compartment = waiting.job.compartment;
     let result: Promise<SandboxResult>;
     try {
