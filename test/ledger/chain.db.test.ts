@@ -126,6 +126,17 @@ describe('the next version', () => {
   });
 });
 
+describe('a version that fewer may see than the one before', () => {
+  it.each([
+    ['tenant', 'private'],
+    ['public', 'tenant'],
+  ] as const)('is refused: %s, then %s', async (before, after) => {
+    const span = sealSpan(hashable({ visibility: before }), runtimeSigner);
+    expect(await append([span], ALICE, before === 'public' ? seeder : app)).toBe('appended');
+    expect(await append([nextVersion(span, { visibility: after })], ALICE, seeder)).toBe('LL003');
+  });
+});
+
 describe('a row', () => {
   it.each(['curr_hash', 'signature', 'public_key'])(
     'without %s is refused, or with one that is not lower-case hex of its size',

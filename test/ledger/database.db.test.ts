@@ -203,3 +203,15 @@ describe('a pool', () => {
     await nowhere.close();
   });
 });
+
+describe('a transaction in which a statement failed and was caught', () => {
+  it('says that nothing of it was written', async () => {
+    const first = draft();
+    const work = database.transaction(ALICE, async (query) => {
+      const [appended] = await appendOnce(query, [first], contextOf(ALICE));
+      await appendOnce(query, [draft({ id: appended?.id as string, seq: 0 })], contextOf(ALICE)).catch(() => {});
+      return appended;
+    });
+    await expect(work).rejects.toMatchObject({ kind: 'conflict', code: 'ROLLED_BACK' });
+  });
+});

@@ -79,6 +79,17 @@ describe('a session without an identity', () => {
     },
   );
 
+  it('gets nothing from the functions that look past row level security', async () => {
+    const client = await database.connect('loglineos_app');
+    for (const sql of [
+      `select * from ledger.lost_boots('-infinity', 'infinity', 10)`,
+      `select ledger.reserve_execution('acme', '2026-11-23', 10)`,
+      `select ledger.release_execution('acme', '2026-11-23')`,
+    ]) {
+      await expect(client.query(sql), sql).rejects.toMatchObject({ code: '42501' });
+    }
+  });
+
   it('writes nothing', async () => {
     const client = await database.connect('loglineos_app');
     const rows = JSON.stringify([sealSpan(hashable(), runtimeSigner)]);

@@ -35,6 +35,11 @@ describe('verifySpan', () => {
     expect(classesOf(sealed({}, rootSigner))).toEqual([]);
   });
 
+  it('takes no other spelling of a signature: one byte is a change', () => {
+    const span = sealed();
+    expect(classesOf({ ...span, signature: span.signature.toUpperCase() })).toEqual(['signature']);
+  });
+
   it.each<[what: string, change: Span]>([
     ['a changed value', { input: { a: 2 } }],
     ['a column added', { model: 'm' }],
