@@ -152,10 +152,8 @@ export class SandboxChild {
     if (this.state === 'starting') {
       if (now > this.#startBefore) this.kill();
     } else if (run !== undefined) {
-      const memory = this.#residentBytes();
-      if (memory > run.memoryPeak) run.memoryPeak = memory;
-      if (memory - run.memoryAtStart > run.memoryBytesMax) {
-        this.#failAndKill('MEMORY', `memory: at most ${run.memoryBytesMax / MB} MB more than at the start`);
+      if (this.#exceedsMemory(run)) {
+        this.#failForMemory(run);
       } else if (now >= run.deadlineAt) {
         this.#failAndKill('TIMEOUT', `time: at most ${Math.round(run.deadlineAt - run.startedAt)} ms`);
       }
@@ -248,7 +246,8 @@ export class SandboxChild {
     switch (kind) {
       case 'O':
         if (frame.length - 5 > run.job.limits.outputBytes) return this.#oddity('a result above its limit');
-        return this.#finish({ ok: true, output: body ?? null });
+        // A run may end between two looks of the poll: here is the last one.
+        return this.#exceedsMemory(run) ? this.#failForMemory(run) : this.#finish({ ok: true, output: body ?? null });
       case 'C':
         return this.#calls(run, body);
       case 'E':
@@ -326,6 +325,16 @@ export class SandboxChild {
     else this.#failAndKill(code, message);
   }
 
+  #exceedsMemory(run: Run): boolean {
+    const memory = this.#residentBytes();
+    if (memory > run.memoryPeak) run.memoryPeak = memory;
+    return memory - run.memoryAtStart > run.memoryBytesMax;
+  }
+
+  #failForMemory(run: Run): void {
+    this.#failAndKill('MEMORY', `memory: at most ${run.memoryBytesMax / MB} MB more than at the start`);
+  }
+
   #failAndKill(code: LimitCode, message: string): void {
     this.#process.kill('SIGKILL');
     this.state = 'dead';
@@ -346,8 +355,6 @@ export class SandboxChild {
     const durationMs = now - run.startedAt;
     this.busyMs += durationMs;
     if (this.state === 'running') {
-      const memory = this.#residentBytes();
-      if (memory > run.memoryPeak) run.memoryPeak = memory;
       this.state = 'idle';
       this.idleSince = now;
     }
