@@ -1,5 +1,5 @@
 /** `npm run rebuild`: make the derived tables again from the ledger. */
-import { LogLineError } from '../src/errors.ts';
+import { failureText } from '../src/errors.ts';
 import { rebuildDerived } from '../src/ledger/index.ts';
 import { openDatabase } from '../src/local/open-database.ts';
 
@@ -14,8 +14,6 @@ async function main(): Promise<void> {
 }
 
 main().catch((error) => {
-  process.stderr.write(
-    `${error instanceof LogLineError ? `${error.message} (${error.code})` : `rebuild failed: ${error.message}`}\n`,
-  );
+  process.stderr.write(failureText(error, 'rebuild failed'));
   process.exit(2);
 });

@@ -3,7 +3,7 @@
  * named, 2 when it could not be read. `--json` prints one object.
  */
 import { parseArgs } from 'node:util';
-import { LogLineError } from '../src/errors.ts';
+import { failureText } from '../src/errors.ts';
 import { Database, verifyLedger } from '../src/ledger/index.ts';
 import { openDatabase, trustedKeys } from '../src/local/open-database.ts';
 import { loginUrl } from '../src/local/stack.ts';
@@ -45,9 +45,7 @@ async function main(): Promise<number> {
 main().then(
   (code) => process.exit(code),
   (error) => {
-    process.stderr.write(
-      `${error instanceof LogLineError ? `${error.message} (${error.code})` : `verify failed: ${error.message}`}\n`,
-    );
+    process.stderr.write(failureText(error, 'verify failed'));
     process.exit(2);
   },
 );

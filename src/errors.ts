@@ -60,3 +60,10 @@ export class KernelError extends LogLineError {
 export class UpstreamError extends LogLineError {
   readonly kind = 'upstream';
 }
+
+/** What a command says when it fails: our own message and code, or what it was doing and why that ended. */
+export function failureText(error: unknown, what: string): string {
+  return error instanceof LogLineError
+    ? `${error.message} (${error.code})\n`
+    : `${what}: ${(error as Error).message}\n`;
+}

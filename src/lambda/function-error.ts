@@ -1,5 +1,6 @@
 import { LogLineError } from '../errors.ts';
 import { BootFailed } from '../stage0/index.ts';
+import { log } from './log.ts';
 
 /**
  * What a caller of `lambda:Invoke` may see of an error: code and message of ours, nothing of anything else, and never
@@ -11,4 +12,10 @@ export function functionError(error: unknown): Error {
   shown.name = isOurs ? error.code : 'INTERNAL';
   shown.stack = '';
   return shown;
+}
+
+/** The same for a handler: all that is known goes to the log first. */
+export function loggedFunctionError(error: unknown): Error {
+  log({ level: 'error', error: String(error), cause: String((error as Error).cause ?? '') });
+  return functionError(error);
 }

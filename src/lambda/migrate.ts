@@ -2,8 +2,7 @@ import { fileURLToPath } from 'node:url';
 import { readSecretField } from '../aws/index.ts';
 import { grantLogins, loadMigrations, type MigrationResult, migrate } from '../ledger/index.ts';
 import { connectionOptions, readMigrateConfig } from './config.ts';
-import { functionError } from './function-error.ts';
-import { log } from './log.ts';
+import { loggedFunctionError } from './function-error.ts';
 
 /** Packed beside the bundle by `scripts/build.ts`. */
 const SQL_FOLDER = fileURLToPath(new URL('./sql', import.meta.url));
@@ -22,7 +21,6 @@ export async function handler(): Promise<MigrationResult> {
     });
     return result;
   } catch (error) {
-    log({ level: 'error', error: String(error), cause: String((error as Error).cause ?? '') });
-    throw functionError(error);
+    throw loggedFunctionError(error);
   }
 }

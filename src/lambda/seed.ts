@@ -5,8 +5,7 @@ import { readRowFiles, type SeedResult, seed } from '../seed/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
 import { createSignerFromHex } from '../span/index.ts';
 import { connectionOptions, readSeedConfig } from './config.ts';
-import { functionError } from './function-error.ts';
-import { log } from './log.ts';
+import { loggedFunctionError } from './function-error.ts';
 import { onceUnlessItFails } from './once.ts';
 
 /** Packed beside the bundle by `scripts/build.ts`. */
@@ -24,7 +23,6 @@ export async function handler(): Promise<SeedResult> {
     const rootSigner = createSignerFromHex(nodeEd25519, await readSecretField(config.rootSecretArn, 'root_key'));
     return await seed(await database(), rows, rootSigner, () => new Date());
   } catch (error) {
-    log({ level: 'error', error: String(error), cause: String((error as Error).cause ?? '') });
-    throw functionError(error);
+    throw loggedFunctionError(error);
   }
 }

@@ -5,7 +5,7 @@ import { nodeEd25519 } from '../span/ed25519-node.ts';
 import { createSignerFromHex } from '../span/index.ts';
 import { type BootAnswer, GovernanceVerifier, invokeStage0, reapLostBoots, type Stage0 } from '../stage0/index.ts';
 import { connectionOptions, readStage0Config } from './config.ts';
-import { functionError } from './function-error.ts';
+import { loggedFunctionError } from './function-error.ts';
 import { log } from './log.ts';
 import { onceUnlessItFails } from './once.ts';
 
@@ -47,8 +47,7 @@ export async function handler(event: unknown, context: { getRemainingTimeInMilli
     const built = await stage0();
     return await invokeStage0(built, event, endOfTime).finally(() => reapNowAndThen(built));
   } catch (error) {
-    log({ level: 'error', error: String(error), cause: String((error as Error).cause ?? '') });
-    throw functionError(error);
+    throw loggedFunctionError(error);
   }
 }
 

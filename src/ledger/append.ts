@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { ConflictError, InputError } from '../errors.ts';
 import {
+  ASSIGNED_COLUMNS,
   type HashableSpan,
   type HashedSpan,
   hashSpan,
@@ -101,7 +102,7 @@ export async function appendOnce(
 }
 
 /** The one statement that writes: declares the identity and inserts. */
-export function appendStatement(identity: Identity, rows: string): Statement {
+function appendStatement(identity: Identity, rows: string): Statement {
   return { text: 'select ledger.append($1, $2, $3)', values: [identity.userId, identity.tenantId, rows] };
 }
 
@@ -129,7 +130,7 @@ function hashDraft(
   { identity, signer, now }: AppendContext,
   before?: HashableSpan & { curr_hash: string },
 ): HashedSpan {
-  for (const column of ['position', 'tx_id', 'prev_hash', 'curr_hash', 'signature', 'public_key'] as const) {
+  for (const column of ASSIGNED_COLUMNS) {
     if (draft[column] != null)
       throw new InputError('FIELD_IS_ASSIGNED', `${column} is not the caller's to set`, { field: column });
   }

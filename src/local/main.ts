@@ -3,7 +3,7 @@
  * With `--json` it prints one line when ready, for programs.
  */
 import { parseArgs } from 'node:util';
-import { InputError, LogLineError } from '../errors.ts';
+import { failureText, InputError } from '../errors.ts';
 import { homeFolder } from './home.ts';
 import { type Ready, type Stack, startStack } from './stack.ts';
 
@@ -75,7 +75,6 @@ Look at the execution, and at its proof:
 }
 
 main().catch((error) => {
-  const message = error instanceof LogLineError ? `${error.message} (${error.code})` : `cannot start: ${error.message}`;
-  process.stderr.write(`${message}\n`);
+  process.stderr.write(failureText(error, 'cannot start'));
   process.exit(1);
 });

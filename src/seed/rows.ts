@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { InputError, LogLineError } from '../errors.ts';
 import type { SpanDraft } from '../ledger/index.ts';
-import { canonicalText, isUuid, type Json, parseJson, SYSTEM_ID } from '../span/index.ts';
+import { ASSIGNED_COLUMNS, canonicalText, isUuid, type Json, parseJson, SYSTEM_ID } from '../span/index.ts';
 import { MANIFEST_ID, parseManifestContent } from '../stage0/index.ts';
 
 /** The row files, in the order they are read. A file that is not there seeds nothing. */
@@ -99,7 +99,7 @@ async function readCode(folder: string, file: Json): Promise<string> {
     throw new InputError('ROW_INVALID', 'code_file: expected the name of a .js file beside the row file');
   }
   try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(await readFile(join(folder, file)));
+    return decodeUtf8(await readFile(join(folder, file)));
   } catch (cause) {
     throw new InputError('ROW_INVALID', `code_file: ${file} cannot be read as UTF-8`, { cause });
   }
@@ -118,7 +118,7 @@ function checkStorable(draft: SpanDraft): void {
   if (!['private', 'tenant', 'public'].includes(draft.visibility as string)) {
     throw new InputError('ROW_INVALID', 'visibility: expected private, tenant or public');
   }
-  for (const field of ['position', 'tx_id', 'prev_hash', 'curr_hash', 'signature', 'public_key'] as const) {
+  for (const field of ASSIGNED_COLUMNS) {
     if (draft[field] !== undefined) throw new InputError('ROW_INVALID', `${field}: is assigned`);
   }
   canonicalText({ ...draft, seq: 0, at: new Date(0).toISOString() } as Parameters<typeof canonicalText>[0]);

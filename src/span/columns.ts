@@ -101,6 +101,9 @@ export type Span = { [C in ColumnName]?: TypeOfColumn[(typeof COLUMN_TYPES)[C]] 
 /** The columns the database or the proof itself supplies; they are not part of what is hashed. */
 export const UNHASHED_COLUMNS: ReadonlySet<ColumnName> = new Set(['curr_hash', 'signature', 'position', 'tx_id']);
 
+/** The columns that an append fills by itself; no caller may. */
+export const ASSIGNED_COLUMNS = ['position', 'tx_id', 'prev_hash', 'curr_hash', 'signature', 'public_key'] as const;
+
 /** What every hashed span must have; the database refuses a row without them. */
 export type HashableSpan = Span & {
   id: string;

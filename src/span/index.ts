@@ -7,6 +7,7 @@
  */
 export { canonicalJson, canonicalText, isUuid, SPAN_LENGTH_MAX } from './canonical.ts';
 export {
+  ASSIGNED_COLUMNS,
   COLUMN_TYPES,
   type ColumnName,
   type HashableSpan,
@@ -31,6 +32,7 @@ export {
   checkChain,
   checkHash,
   checkKey,
+  checkProof,
   checkSignature,
   isGoverning,
   type Problem,

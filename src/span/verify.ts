@@ -62,6 +62,11 @@ export function checkSignature(span: StoredSpan, scheme: Ed25519): Problem | nul
   return problem(span, 'signature', `not a valid signature of key ${span.public_key} over ${span.curr_hash}`);
 }
 
+/** What a row can prove by itself, whoever signed it: the first thing wrong with its hash or its signature. */
+export function checkProof(span: StoredSpan, scheme: Ed25519): Problem | null {
+  return checkHash(span) ?? checkSignature(span, scheme);
+}
+
 /** The key is one we trust for this kind of row. */
 export function checkKey(span: StoredSpan, keys: TrustedKeys): Problem | null {
   if (keys.root.has(span.public_key)) return null;

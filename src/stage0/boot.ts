@@ -11,7 +11,7 @@ import {
   type SpanDraft,
   sealNewSpan,
 } from '../ledger/index.ts';
-import { canonicalJson, checkHash, checkSignature, type Json, type StoredSpan } from '../span/index.ts';
+import { canonicalJson, checkProof, type Json, type StoredSpan } from '../span/index.ts';
 import { type Admission, admit } from './admit.ts';
 import { derivedId } from './identifiers.ts';
 import type { Manifest } from './manifest.ts';
@@ -332,7 +332,7 @@ async function readExecution(
 ): Promise<StoredSpan | null> {
   const execution = (await readLatestVersions(database, identity, [executionId])).get(executionId);
   if (execution === undefined) return null;
-  const problem = checkHash(execution) ?? checkSignature(execution, scheme);
+  const problem = checkProof(execution, scheme);
   if (problem !== null || execution.entity_type !== 'execution' || execution.caused_by !== bootEventId) {
     throw new IntegrityError('EXECUTION_NOT_PROVED', `span ${executionId} is not the execution of boot ${bootEventId}`);
   }

@@ -1,6 +1,6 @@
 import { ConflictError } from '../errors.ts';
 import { appendSpans, readLostBoots } from '../ledger/index.ts';
-import { checkHash, checkSignature } from '../span/index.ts';
+import { checkProof } from '../span/index.ts';
 import { appendContext, type Stage0 } from './stage0.ts';
 
 const REAP_BATCH_MAX = 500;
@@ -21,7 +21,7 @@ export async function reapLostBoots(
     before = reaped;
     const lost = await readLostBoots(stage0.database, dueAfter, dueBefore, REAP_BATCH_MAX);
     for (const bootEvent of lost) {
-      if ((checkHash(bootEvent) ?? checkSignature(bootEvent, stage0.scheme)) !== null) continue; // `verify` reports it
+      if (checkProof(bootEvent, stage0.scheme) !== null) continue; // `verify` reports it
       const finishedAt = stage0.now().toISOString();
       const identity = { userId: bootEvent.owner_id, tenantId: bootEvent.tenant_id };
       try {

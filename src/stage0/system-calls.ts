@@ -11,7 +11,7 @@ import {
   type TransactionQuery,
   toSpan,
 } from '../ledger/index.ts';
-import { blake3Hex, canonicalJson, checkHash, checkSignature, isUuid, type StoredSpan } from '../span/index.ts';
+import { blake3Hex, canonicalJson, checkProof, isUuid, type StoredSpan } from '../span/index.ts';
 import { admit, type Kernel } from './admit.ts';
 import type { Manifest } from './manifest.ts';
 import { meter, refuseOverQuota, release, reserve } from './quota.ts';
@@ -117,7 +117,7 @@ export class SystemCalls {
     const [row] = await this.#read(latestVersionsStatement(this.#run.identity, [id]));
     if (row === undefined) return null;
     const span = toSpan(row);
-    const problem = checkHash(span) ?? checkSignature(span, this.#stage0.scheme);
+    const problem = checkProof(span, this.#stage0.scheme);
     if (problem !== null) throw new KernelError('SPAN_NOT_PROVED', `span ${id} version ${span.seq}: ${problem.detail}`);
     return span;
   }
