@@ -251,12 +251,14 @@ describe('ctx.lock', () => {
       a.startedAt < b.startedAt ? -1 : 1,
     );
     expect(one.finishedAt <= two.startedAt).toBe(true);
-    for (const pair of [
-      [work('busy'), work('idle')],
-      [work('busy'), work('busy', BOB)],
-    ]) {
-      const [first, second] = (await Promise.all(pair)).sort((a, b) => (a.startedAt < b.startedAt ? -1 : 1));
-      expect(first.finishedAt > second.startedAt).toBe(true);
+    for (const pair of [() => [work('busy'), work('idle')], () => [work('busy'), work('busy', BOB)]]) {
+      // A starved machine may start the second one late; a lock that kept it waiting would do so every time.
+      let ranTogether = false;
+      for (let attempt = 0; attempt < 5 && !ranTogether; attempt++) {
+        const [first, second] = (await Promise.all(pair())).sort((a, b) => (a.startedAt < b.startedAt ? -1 : 1));
+        ranTogether = (first as typeof one).finishedAt > (second as typeof one).startedAt;
+      }
+      expect(ranTogether).toBe(true);
     }
   });
 
