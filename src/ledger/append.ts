@@ -124,8 +124,12 @@ export function sealNewSpan(draft: SpanDraft, context: AppendContext): string {
   return rowJson(hashed, context.signer.signHash(hashed.hash));
 }
 
-/** Complete and hash one span. `before` is the version it follows; without it, it is a new span. */
-function hashDraft(
+/**
+ * Complete and hash one span. `before` is the version it follows; without it, it is a new span.
+ *
+ * @throws {InputError} a field cannot be stored.
+ */
+export function hashDraft(
   draft: SpanDraft,
   { identity, signer, now }: AppendContext,
   before?: HashableSpan & { curr_hash: string },

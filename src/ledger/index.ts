@@ -4,7 +4,16 @@
  * Authoritative for how rows are written (one statement, signed before it is sent), read (always under an identity) and
  * ordered. Must never hold a rule that the database could hold, and never send a statement twice after it was sent once.
  */
-export { type AppendContext, type Appended, appendOnce, appendSpans, type SpanDraft, sealNewSpan } from './append.ts';
+export {
+  APPEND_BATCH_MAX,
+  type AppendContext,
+  type Appended,
+  appendOnce,
+  appendSpans,
+  hashDraft,
+  type SpanDraft,
+  sealNewSpan,
+} from './append.ts';
 export { appendBootEvent, type BootConditions, type BootEventOutcome } from './boot-event.ts';
 export {
   type ConnectionOptions,
@@ -15,9 +24,32 @@ export {
   type Statement,
   type TransactionQuery,
 } from './database.ts';
+export {
+  findQueuedRequests,
+  listRequests,
+  QUEUE_STATES,
+  type QueueState,
+  type RequestFilter,
+  type RequestRecord,
+  readRequests,
+} from './find-requests.ts';
+export { listSpans } from './list-spans.ts';
 export { grantLogins, type LoginRole } from './logins.ts';
 export { readLostBoots } from './lost-boots.ts';
 export { loadMigrations, type Migration, type MigrationResult, migrate } from './migrate.ts';
+export {
+  advancePolicy,
+  type PolicyCursor,
+  type PolicyPlace,
+  passPolicies,
+  type QueueSnapshot,
+  readAnyVersions,
+  readDaySummaries,
+  readExpiredSpans,
+  readPolicyCursors,
+  readPolicyWindow,
+  readQueueSnapshot,
+} from './policies.ts';
 export {
   latestVersionsStatement,
   readLatestVersions,
@@ -25,7 +57,21 @@ export {
   readVersions,
 } from './read.ts';
 export { rebuildDerived } from './rebuild.ts';
+export {
+  type ClaimedRequest,
+  claimRequests,
+  closeRequests,
+  extendLeases,
+  lockRequests,
+  type QueueLimits,
+  type RequestClaim,
+  releaseRequests,
+} from './request-queue.ts';
 export { spanTypes, toSpan } from './rows.ts';
-export { type Cursor, cursorOf, readTimeline, TIMELINE_START } from './timeline.ts';
+export { endShift, holdShift } from './shift-lease.ts';
+export { advanceSchedule, type DueSchedule, readDueSchedules, readNextDue } from './schedules.ts';
+export { PAGE_MAX, type SpanFilter } from './span-filter.ts';
+export { type Cursor, cursorOf, readTimeline, readTimelineEnd, TIMELINE_START } from './timeline.ts';
 export { releaseExecution, reserveExecution } from './usage.ts';
 export { type VerifyReport, verifyLedger } from './verify-ledger.ts';
+export { listenForWork } from './work-listener.ts';

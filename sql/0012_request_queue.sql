@@ -1,0 +1,282 @@
+-- The queue of requests. A request is a span: `scheduled` waits, `error` waits for its next attempt, `complete`, `dead` and
+-- `cancelled` are its end; `dead` may be made `scheduled` again (a redrive). This table says which of them wait, and who
+-- works on one. Derived: the trigger below keeps it true in the transaction of the append, rebuild_derived() makes it anew.
+--
+--   ready    due, waits for a worker            leased  a worker has it until leased_until
+--   delayed  waits for its time                 dead    gave up; kept to be listed and redriven
+create table ledger.request_queue (
+  request_id   uuid primary key,
+  tenant_id    text not null,
+  owner_id     text not null,
+  function_id  uuid not null,
+  position     bigint not null, -- of the version that put it here: first come, first served
+  priority     integer not null,
+  state        text not null,
+  due_at       timestamptz not null,
+  fence        bigint,          -- drawn at each claim: a result with an older one is refused
+  leased_until timestamptz,
+  takeovers    integer not null default 0, -- workers that had this attempt and were not heard of again
+  quota_day    date,            -- the day that this attempt has already taken its execution of
+  is_forced    boolean not null -- asks to pass the quota; only the host can tell whether it may
+);
+alter table ledger.request_queue owner to loglineos_owner;
+-- Every row changes twice and goes: without an early vacuum the front of the queue fills with dead entries.
+alter table ledger.request_queue set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+
+create sequence ledger.request_fence;
+alter sequence ledger.request_fence owner to loglineos_owner;
+
+create index request_queue_ready on ledger.request_queue (tenant_id, priority desc, position) where state = 'ready';
+create index request_queue_delayed on ledger.request_queue (due_at) where state = 'delayed';
+create index request_queue_leased on ledger.request_queue (leased_until) where state = 'leased';
+create index request_queue_dead on ledger.request_queue (tenant_id, position) where state = 'dead';
+
+grant select on ledger.request_queue to loglineos_auditor;
+grant select, insert, update, delete on ledger.request_queue to loglineos_guard;
+grant usage on sequence ledger.request_fence to loglineos_guard;
+grant select, insert, update on ledger.daily_usage to loglineos_guard;
+
+create function ledger.queue_request() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  status_before text;
+  due timestamptz := coalesce(new.scheduled_at, new.at);
+  place text := 'ready';
+begin
+  if new.status is null or new.status not in ('scheduled', 'error', 'complete', 'dead', 'cancelled') then
+    raise exception 'status of a request must be scheduled, error, complete, dead or cancelled'
+      using errcode = 'LL008', column = 'status';
+  elsif new.parent_id is null then
+    raise exception 'parent_id of a request must name its function' using errcode = 'LL008', column = 'parent_id';
+  end if;
+
+  if new.seq = 0 then
+    if new.status <> 'scheduled' then
+      raise exception 'a request begins as scheduled' using errcode = 'LL008', column = 'status';
+    end if;
+  else
+    select r.status into status_before from ledger.universal_registry r where r.id = new.id and r.seq = new.seq - 1;
+    if status_before in ('complete', 'cancelled') or (status_before = 'dead' and new.status <> 'scheduled') then
+      raise exception 'request % is % and cannot become %', new.id, status_before, new.status using errcode = 'LL010';
+    end if;
+  end if;
+
+  if new.is_deleted or new.status in ('complete', 'cancelled') then
+    delete from ledger.request_queue where request_id = new.id;
+    return null;
+  elsif new.status = 'dead' then
+    place := 'dead';
+  elsif new.scheduled_at > clock_timestamp() then
+    place := 'delayed';
+  end if;
+  insert into ledger.request_queue as queue (
+    request_id, tenant_id, owner_id, function_id, position, priority, state, due_at, is_forced
+  ) values (
+    new.id, new.tenant_id, new.owner_id, new.parent_id, new.position, coalesce(new.priority, 0), place, due,
+    coalesce(new.metadata ? 'force', false)
+  ) on conflict (request_id) do update
+    set state = place, due_at = due, leased_until = null, takeovers = 0, quota_day = null,
+        priority = excluded.priority, is_forced = excluded.is_forced,
+        position = case when new.status = 'error' then queue.position else excluded.position end;
+  if place = 'ready' then
+    perform pg_notify('loglineos_work', 'request'); -- a hint; workers look by themselves too
+  end if;
+  return null;
+end $$;
+
+-- claim_requests: lease what is due. Fair between tenants: they are asked in random order, and each may take its share of
+-- what is left to give; within a tenant by priority, then first come, first served. One claim at a time in the whole
+-- ledger (it takes milliseconds), so that a tenant's concurrency is a bound and not a guess; rows that somebody is
+-- cancelling are passed over.
+--
+-- Each claimed attempt takes one execution of its tenant's day; where none is left it is claimed all the same, with
+-- is_granted false, to be closed. An attempt that was claimed before, by a worker that died, has taken its own already.
+-- A request that asks to pass the quota takes one whatever the limit; the host gives back what was taken for nothing.
+--
+-- p_limits: {"daily": n, "concurrency": n, "tenants": {"<tenant>": {"daily": n, "concurrency": n}}}
+create function ledger.claim_requests(p_now timestamptz, p_limit integer, p_lease_ms integer, p_day date, p_limits jsonb)
+returns table (
+  request_id uuid, fence bigint, takeovers integer, is_granted boolean, quota_used integer, quota_limit integer
+)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  remaining integer := p_limit;
+  tenant record;
+  daily_limit integer;
+  room integer;
+  ids uuid[];
+  forced boolean[];
+  metered boolean[];
+  wanted integer;
+  taken integer;
+  used integer;
+  granted integer;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('loglineos claim_requests', 0));
+
+  update ledger.request_queue q set state = 'ready'
+    from (select d.request_id from ledger.request_queue d
+           where d.state = 'delayed' and d.due_at <= p_now
+           order by d.due_at limit 1000 for update skip locked) due
+   where q.request_id = due.request_id;
+  update ledger.request_queue q set state = 'ready', leased_until = null, takeovers = q.takeovers + 1
+    from (select l.request_id from ledger.request_queue l
+           where l.state = 'leased' and l.leased_until <= p_now for update skip locked) lost
+   where q.request_id = lost.request_id;
+
+  for tenant in
+    with recursive waiting (id) as (
+      (select q.tenant_id from ledger.request_queue q where q.state = 'ready' order by q.tenant_id limit 1)
+      union all
+      select (select q.tenant_id from ledger.request_queue q
+               where q.state = 'ready' and q.tenant_id > w.id order by q.tenant_id limit 1)
+        from waiting w where w.id is not null
+    )
+    select w.id, row_number() over () as place, count(*) over () as tenants
+      from (select id from waiting where id is not null order by random()) w
+  loop
+    exit when remaining <= 0;
+    room := coalesce((p_limits #>> array['tenants', tenant.id, 'concurrency'])::integer, (p_limits ->> 'concurrency')::integer)
+      - (select count(*) from ledger.request_queue l where l.state = 'leased' and l.tenant_id = tenant.id);
+    room := least(room, greatest(1, remaining / (tenant.tenants - tenant.place + 1)));
+    continue when room <= 0;
+
+    select array_agg(p.request_id), array_agg(p.is_forced), array_agg(p.is_metered),
+           count(*) filter (where p.is_metered and not p.is_forced), count(*) filter (where p.is_metered and p.is_forced)
+      into ids, forced, metered, wanted, taken
+      from (select q.request_id, q.is_forced, q.quota_day is distinct from p_day as is_metered
+              from ledger.request_queue q
+             where q.state = 'ready' and q.tenant_id = tenant.id
+             order by q.priority desc, q.position
+             limit room for update skip locked) p;
+    continue when ids is null;
+    remaining := remaining - cardinality(ids);
+
+    daily_limit := coalesce((p_limits #>> array['tenants', tenant.id, 'daily'])::integer, (p_limits ->> 'daily')::integer);
+    insert into ledger.daily_usage (tenant_id, day, executions) values (tenant.id, p_day, 0) on conflict do nothing;
+    select u.executions into used from ledger.daily_usage u where u.tenant_id = tenant.id and u.day = p_day for update;
+    granted := greatest(0, least(wanted, daily_limit - used));
+    if granted + taken > 0 then
+      update ledger.daily_usage set executions = executions + granted + taken
+       where tenant_id = tenant.id and day = p_day;
+    end if;
+
+    return query
+      with numbered as (
+        select t.id, t.is_forced, t.is_metered,
+               (sum((t.is_metered and not t.is_forced)::integer) over (order by t.place))::integer as turn
+          from unnest(ids, forced, metered) with ordinality t (id, is_forced, is_metered, place)
+      )
+      update ledger.request_queue q
+         set state = 'leased', fence = nextval('ledger.request_fence'),
+             leased_until = p_now + make_interval(secs => p_lease_ms / 1000.0),
+             quota_day = case when n.is_metered and (n.is_forced or n.turn <= granted) then p_day else q.quota_day end
+        from numbered n
+       where q.request_id = n.id
+      returning q.request_id, q.fence, q.takeovers, n.is_forced or not n.is_metered or n.turn <= granted,
+                used + least(n.turn, granted), daily_limit;
+  end loop;
+end $$;
+
+-- The newest versions of what the runtime loop works on, whoever owns it.
+create function ledger.newest_rows(p_ids uuid[]) returns setof ledger.universal_registry
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform set_config('app.user_id', 'worker', true), set_config('app.tenant_id', 'system', true);
+  return query
+    select latest.*
+      from unnest(p_ids) wanted (id)
+     cross join lateral (
+       select r.* from ledger.universal_registry r where r.id = wanted.id order by r.seq desc limit 1
+     ) latest;
+end $$;
+
+-- The heartbeat of a worker: what it still works on stays its own.
+create function ledger.extend_leases(p_ids uuid[], p_fences bigint[], p_until timestamptz) returns void
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+  update ledger.request_queue q set leased_until = p_until
+    from unnest(p_ids, p_fences) mine (id, fence)
+   where q.request_id = mine.id and q.fence = mine.fence and q.state = 'leased'
+$$;
+
+-- Back into the queue, as if never claimed: nothing ran. The attempt keeps the execution of the day that it has taken.
+create function ledger.release_requests(p_ids uuid[], p_fences bigint[]) returns void
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+  update ledger.request_queue q set state = 'ready', leased_until = null
+    from unnest(p_ids, p_fences) mine (id, fence)
+   where q.request_id = mine.id and q.fence = mine.fence and q.state = 'leased'
+$$;
+
+-- Lock those claims that still hold, in the order of ids, so that no two wait for each other.
+create function ledger.hold_requests(p_ids uuid[], p_fences bigint[]) returns setof uuid
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+  select q.request_id
+    from unnest(p_ids, p_fences) mine (id, fence)
+    join ledger.request_queue q on q.request_id = mine.id and q.fence = mine.fence and q.state = 'leased'
+   order by q.request_id
+     for update of q
+$$;
+
+-- Whoever else appends a version to an open request (to cancel or redrive it) locks its place first: the trigger would
+-- lock it after the registry's key, a worker locks it before.
+create function ledger.lock_requests(p_ids uuid[]) returns setof uuid
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+  select q.request_id
+    from ledger.request_queue q
+   where q.request_id = any (p_ids) and q.tenant_id = ledger.session_tenant_id()
+   order by q.request_id
+     for update
+$$;
+
+-- close_requests: what became of claimed requests of one owner, executions and versions in one statement. If somebody
+-- else holds one of them by now, nothing is written and the answer names it; the caller closes the others.
+create function ledger.close_requests(p_user_id text, p_tenant_id text, p_ids uuid[], p_fences bigint[], p_rows jsonb)
+returns uuid[]
+language plpgsql as $$
+declare
+  lost uuid[];
+begin
+  perform set_config('app.user_id', p_user_id, true), set_config('app.tenant_id', p_tenant_id, true);
+  select array_agg(id) into lost
+    from unnest(p_ids) id where id not in (select ledger.hold_requests(p_ids, p_fences));
+  if lost is null then
+    perform ledger.append(p_user_id, p_tenant_id, p_rows);
+  end if;
+  return coalesce(lost, '{}');
+end $$;
+
+grant create on schema ledger to loglineos_guard;
+alter function ledger.queue_request() owner to loglineos_guard;
+alter function ledger.claim_requests(timestamptz, integer, integer, date, jsonb) owner to loglineos_guard;
+alter function ledger.newest_rows(uuid[]) owner to loglineos_guard;
+alter function ledger.extend_leases(uuid[], bigint[], timestamptz) owner to loglineos_guard;
+alter function ledger.release_requests(uuid[], bigint[]) owner to loglineos_guard;
+alter function ledger.hold_requests(uuid[], bigint[]) owner to loglineos_guard;
+alter function ledger.lock_requests(uuid[]) owner to loglineos_guard;
+alter function ledger.close_requests(text, text, uuid[], bigint[], jsonb) owner to loglineos_owner;
+revoke create on schema ledger from loglineos_guard;
+
+revoke execute on function
+  ledger.queue_request(),
+  ledger.claim_requests(timestamptz, integer, integer, date, jsonb),
+  ledger.newest_rows(uuid[]),
+  ledger.extend_leases(uuid[], bigint[], timestamptz),
+  ledger.release_requests(uuid[], bigint[]),
+  ledger.hold_requests(uuid[], bigint[]),
+  ledger.lock_requests(uuid[]),
+  ledger.close_requests(text, text, uuid[], bigint[], jsonb)
+from public;
+grant execute on function
+  ledger.claim_requests(timestamptz, integer, integer, date, jsonb),
+  ledger.newest_rows(uuid[]),
+  ledger.extend_leases(uuid[], bigint[], timestamptz),
+  ledger.release_requests(uuid[], bigint[]),
+  ledger.hold_requests(uuid[], bigint[]),
+  ledger.lock_requests(uuid[]),
+  ledger.close_requests(text, text, uuid[], bigint[], jsonb)
+to loglineos_app;
+
+create trigger queue_request after insert on ledger.universal_registry
+  for each row when (new.entity_type = 'request') execute function ledger.queue_request();
+alter table ledger.universal_registry enable always trigger queue_request;

@@ -1,0 +1,232 @@
+-- How far each active policy has read, and what may have expired. Derived, kept by triggers.
+
+-- One row for each active policy. A new policy starts at its own place in the timeline: history is for `policy simulate`.
+create table ledger.policy_cursor (
+  policy_id    uuid primary key,
+  seq          integer not null,
+  tenant_id    text not null,
+  owner_id     text not null,
+  trigger      text not null,  -- span, expiry or day
+  tx_id        xid8 not null,  -- read up to here: the timeline's order, see 0006_timeline.sql
+  position     bigint not null,
+  day          date not null,  -- days up to this one are done
+  failures     integer not null default 0,
+  paused_until timestamptz
+);
+alter table ledger.policy_cursor owner to loglineos_owner;
+grant select on ledger.policy_cursor to loglineos_auditor;
+grant select, insert, update, delete on ledger.policy_cursor to loglineos_guard;
+
+create function ledger.track_policy() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if new.status = 'active' and new.is_deleted is not true and new.code is not null then
+    insert into ledger.policy_cursor (policy_id, seq, tenant_id, owner_id, trigger, tx_id, position, day)
+      values (new.id, new.seq, new.tenant_id, new.owner_id, coalesce(new.content ->> 'trigger', 'span'),
+              new.tx_id, new.position, (new.at at time zone 'UTC')::date - 1)
+      on conflict (policy_id) do update
+        set seq = excluded.seq, trigger = excluded.trigger, failures = 0, paused_until = null;
+  else
+    delete from ledger.policy_cursor where policy_id = new.id;
+  end if;
+  return null;
+end $$;
+
+-- Spans whose newest version says when it expires. boot_events say it too, to their own reaper.
+create table ledger.expiry (
+  span_id    uuid primary key,
+  expires_at timestamptz not null
+);
+alter table ledger.expiry owner to loglineos_owner;
+create index expiry_due on ledger.expiry (expires_at);
+grant select on ledger.expiry to loglineos_auditor;
+grant select, insert, update, delete on ledger.expiry to loglineos_guard;
+
+create function ledger.watch_expiry() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if new.expires_at is not null and new.is_deleted is not true then
+    insert into ledger.expiry (span_id, expires_at) values (new.id, new.expires_at)
+      on conflict (span_id) do update set expires_at = excluded.expires_at;
+  else
+    delete from ledger.expiry where span_id = new.id;
+  end if;
+  return null;
+end $$;
+
+-- A day's executions are found by their time. Times come almost in order, so that a few bytes for many pages suffice.
+create index universal_registry_at on ledger.universal_registry using brin (at) with (pages_per_range = 32, autosummarize = on);
+
+-- Active policies that are not paused.
+create function ledger.active_policies(p_now timestamptz) returns setof ledger.policy_cursor
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select c.* from ledger.policy_cursor c where c.paused_until is null or c.paused_until <= p_now
+$$;
+
+-- Settled spans of all tenants after a place, in order: p_limit of them, and not much more than p_bytes.
+create function ledger.policy_window(p_tx_id xid8, p_position bigint, p_limit integer, p_bytes bigint)
+returns setof ledger.universal_registry
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform set_config('app.user_id', 'policy_agent', true), set_config('app.tenant_id', 'system', true);
+  return query
+    select (sized.span).*
+      from (
+        select r as span, sum(pg_column_size(r)) over (order by r.tx_id, r.position) - pg_column_size(r) as bytes_before
+          from (
+            select t.* from ledger.universal_registry t
+             where t.tx_id < pg_snapshot_xmin(pg_current_snapshot())
+               and (t.tx_id, t.position) > (p_tx_id, p_position)
+               and t.is_deleted is not true
+             order by t.tx_id, t.position
+             limit p_limit
+          ) r
+      ) sized
+     where sized.bytes_before < p_bytes
+     order by (sized.span).tx_id, (sized.span).position;
+end $$;
+
+-- Newest versions of spans that have expired.
+create function ledger.expired_spans(p_now timestamptz, p_limit integer)
+returns setof ledger.universal_registry
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform set_config('app.user_id', 'policy_agent', true), set_config('app.tenant_id', 'system', true);
+  return query
+    select latest.*
+      from (select e.span_id from ledger.expiry e where e.expires_at <= p_now order by e.expires_at limit p_limit) due
+     cross join lateral (
+       select r.* from ledger.universal_registry r where r.id = due.span_id order by r.seq desc limit 1
+     ) latest;
+end $$;
+
+-- What functions did on a day (UTC), for each tenant that ran any.
+create function ledger.day_summary(p_day date)
+returns table (tenant_id text, content jsonb)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform set_config('app.user_id', 'policy_agent', true), set_config('app.tenant_id', 'system', true);
+  return query
+    with run as (
+      select r.tenant_id, r.status, r.duration_ms, r.cost_micros, r.tokens_in, r.tokens_out
+        from ledger.universal_registry r
+       where r.at >= p_day::timestamp at time zone 'UTC' and r.at < (p_day + 1)::timestamp at time zone 'UTC'
+         and r.entity_type = 'execution' and r.did = 'ran_function' and r.seq = 0
+    ), by_status as (
+      select s.tenant_id, jsonb_object_agg(s.status, s.executions) as counts
+        from (select run.tenant_id, coalesce(run.status, 'unknown') as status, count(*) as executions
+                from run group by 1, 2) s
+       group by 1
+    )
+    select run.tenant_id, jsonb_build_object(
+             'day', to_char(p_day, 'YYYY-MM-DD'),
+             'executions', count(*),
+             'by_status', (select b.counts from by_status b where b.tenant_id = run.tenant_id),
+             'duration_ms', jsonb_build_object(
+               'sum', coalesce(sum(run.duration_ms), 0),
+               'avg', coalesce(round(avg(run.duration_ms)), 0),
+               'p95', coalesce(percentile_disc(0.95) within group (order by run.duration_ms), 0),
+               'max', coalesce(max(run.duration_ms), 0)),
+             'cost_micros', coalesce(sum(run.cost_micros), 0),
+             'tokens_in', coalesce(sum(run.tokens_in), 0),
+             'tokens_out', coalesce(sum(run.tokens_out), 0))
+      from run
+     group by run.tenant_id;
+end $$;
+
+-- Move a policy on from the place that the caller read it at; false when somebody else moved it first.
+create function ledger.advance_policy(
+  p_policy_id uuid, p_seq integer, p_from_tx_id xid8, p_from_position bigint, p_from_day date,
+  p_to_tx_id xid8, p_to_position bigint, p_to_day date, p_failures integer, p_paused_until timestamptz
+) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  update ledger.policy_cursor
+     set tx_id = p_to_tx_id, position = p_to_position, day = p_to_day, failures = p_failures,
+         paused_until = p_paused_until
+   where policy_id = p_policy_id and seq = p_seq
+     and (tx_id, position, day) = (p_from_tx_id, p_from_position, p_from_day);
+  return found;
+end $$;
+
+-- The same for all that had nothing to do between two places.
+create function ledger.pass_policies(
+  p_policy_ids uuid[], p_from_tx_id xid8, p_from_position bigint, p_to_tx_id xid8, p_to_position bigint
+) returns void
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+  update ledger.policy_cursor set tx_id = p_to_tx_id, position = p_to_position
+   where policy_id = any (p_policy_ids) and (tx_id, position) = (p_from_tx_id, p_from_position)
+$$;
+
+-- What an operator wants to know of all this: how much waits, how long, and how far policies are behind.
+create function ledger.work_snapshot(p_now timestamptz) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  behind record;
+  lag_spans bigint := 0;
+  lag_since timestamptz;
+begin
+  perform set_config('app.user_id', 'metrics', true), set_config('app.tenant_id', 'system', true);
+  select c.tx_id, c.position into behind from ledger.policy_cursor c
+   where c.trigger = 'span' order by c.tx_id, c.position limit 1;
+  if found then
+    select count(*), min(t.at) into lag_spans, lag_since
+      from (select r.at from ledger.universal_registry r
+             where (r.tx_id, r.position) > (behind.tx_id, behind.position)
+               and r.tx_id < pg_snapshot_xmin(pg_current_snapshot()) and r.is_deleted is not true
+             order by r.tx_id, r.position limit 10000) t;
+  end if;
+  return jsonb_build_object(
+    'queue', jsonb_build_object(
+      'ready', (select count(*) from ledger.request_queue where state = 'ready'),
+      'delayed', (select count(*) from ledger.request_queue where state = 'delayed'),
+      'leased', (select count(*) from ledger.request_queue where state = 'leased'),
+      'dead', (select count(*) from ledger.request_queue where state = 'dead'),
+      'oldest_ready_ms', (select round(extract(epoch from p_now - min(due_at)) * 1000) from ledger.request_queue where state = 'ready')),
+    'policies', jsonb_build_object(
+      'lag_spans', lag_spans,
+      'lag_ms', greatest(0, coalesce(round(extract(epoch from p_now - lag_since) * 1000), 0)),
+      'paused', (select count(*) from ledger.policy_cursor where paused_until > p_now)));
+end $$;
+
+grant create on schema ledger to loglineos_guard;
+alter function ledger.track_policy() owner to loglineos_guard;
+alter function ledger.watch_expiry() owner to loglineos_guard;
+alter function ledger.active_policies(timestamptz) owner to loglineos_guard;
+alter function ledger.policy_window(xid8, bigint, integer, bigint) owner to loglineos_guard;
+alter function ledger.expired_spans(timestamptz, integer) owner to loglineos_guard;
+alter function ledger.day_summary(date) owner to loglineos_guard;
+alter function ledger.advance_policy(uuid, integer, xid8, bigint, date, xid8, bigint, date, integer, timestamptz)
+  owner to loglineos_guard;
+alter function ledger.pass_policies(uuid[], xid8, bigint, xid8, bigint) owner to loglineos_guard;
+alter function ledger.work_snapshot(timestamptz) owner to loglineos_guard;
+revoke create on schema ledger from loglineos_guard;
+
+revoke execute on function
+  ledger.track_policy(),
+  ledger.watch_expiry(),
+  ledger.active_policies(timestamptz),
+  ledger.policy_window(xid8, bigint, integer, bigint),
+  ledger.expired_spans(timestamptz, integer),
+  ledger.day_summary(date),
+  ledger.advance_policy(uuid, integer, xid8, bigint, date, xid8, bigint, date, integer, timestamptz),
+  ledger.pass_policies(uuid[], xid8, bigint, xid8, bigint),
+  ledger.work_snapshot(timestamptz)
+from public;
+grant execute on function
+  ledger.active_policies(timestamptz),
+  ledger.policy_window(xid8, bigint, integer, bigint),
+  ledger.expired_spans(timestamptz, integer),
+  ledger.day_summary(date),
+  ledger.advance_policy(uuid, integer, xid8, bigint, date, xid8, bigint, date, integer, timestamptz),
+  ledger.pass_policies(uuid[], xid8, bigint, xid8, bigint),
+  ledger.work_snapshot(timestamptz)
+to loglineos_app;
+
+create trigger track_policy after insert on ledger.universal_registry
+  for each row when (new.entity_type = 'policy') execute function ledger.track_policy();
+alter table ledger.universal_registry enable always trigger track_policy;
+create trigger watch_expiry after insert on ledger.universal_registry
+  for each row when (new.entity_type <> 'boot_event' and (new.expires_at is not null or new.seq > 0))
+  execute function ledger.watch_expiry();
+alter table ledger.universal_registry enable always trigger watch_expiry;

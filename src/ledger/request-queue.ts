@@ -1,0 +1,98 @@
+import type { StoredSpan } from '../span/index.ts';
+import type { Database, Identity, Row, TransactionQuery } from './database.ts';
+import { spanTypes, toSpan } from './rows.ts';
+
+/** Bounds of a tenant: function executions a day (UTC), and requests that are worked on at the same time. */
+export interface TenantLimits {
+  daily: number;
+  concurrency: number;
+}
+
+/** Everybody's bounds, and those of tenants that have their own. */
+export interface QueueLimits extends TenantLimits {
+  tenants: Record<string, { [limit in keyof TenantLimits]?: TenantLimits[limit] | undefined }>;
+}
+
+/** A request that was leased to the caller. */
+export interface ClaimedRequest {
+  /** The request's newest version. Not proved yet. */
+  request: StoredSpan;
+  /** Who closes it must say this number; a later claim draws a higher one. */
+  fence: string;
+  /** How many workers had this attempt and were not heard of again. */
+  takeovers: number;
+  /** False when the tenant's day is used up: it is to be closed, not run. */
+  isGranted: boolean;
+  quota: { used: number; limit: number };
+}
+
+/** A claim that is still to be closed, extended or released. */
+export interface RequestClaim {
+  requestId: string;
+  fence: string;
+}
+
+/** Lease due requests of all tenants: see `claim_requests` in sql/0012_request_queue.sql for order and fairness. */
+export async function claimRequests(
+  database: Database,
+  options: { now: Date; limit: number; leaseMs: number; limits: QueueLimits },
+): Promise<ClaimedRequest[]> {
+  const { now, limit, leaseMs, limits } = options;
+  const rows = await database.query<Row>({
+    text: `with claimed as materialized (select * from ledger.claim_requests($1, $2, $3, $4, $5))
+           select c.fence::text as claim_fence, c.takeovers, c.is_granted, c.quota_used, c.quota_limit, r.*
+             from claimed c
+             join ledger.newest_rows((select array_agg(request_id) from claimed)) r on r.id = c.request_id
+            order by c.fence`,
+    values: [now.toISOString(), limit, leaseMs, now.toISOString().slice(0, 10), JSON.stringify(limits)],
+    types: spanTypes,
+  });
+  return rows.map(({ claim_fence, takeovers, is_granted, quota_used, quota_limit, ...row }) => ({
+    request: toSpan(row),
+    fence: claim_fence as string,
+    takeovers: takeovers as number,
+    isGranted: is_granted as boolean,
+    quota: { used: quota_used as number, limit: quota_limit as number },
+  }));
+}
+
+/** The heartbeat: these claims hold until then, where they still do. */
+export async function extendLeases(database: Database, claims: RequestClaim[], until: Date): Promise<void> {
+  await database.query({
+    text: 'select ledger.extend_leases($1, $2, $3)',
+    values: [...claimColumns(claims), until.toISOString()],
+  });
+}
+
+/** Give claims back under which nothing ran. */
+export async function releaseRequests(database: Database, claims: RequestClaim[]): Promise<void> {
+  await database.query({ text: 'select ledger.release_requests($1, $2)', values: claimColumns(claims) });
+}
+
+/**
+ * Append what became of claimed requests of one owner, if all claims still hold; otherwise nothing is written.
+ *
+ * @param rows signed rows as JSON, see `sealSpan`.
+ * @returns the requests that somebody else has by now; empty when all was written.
+ */
+export async function closeRequests(
+  database: Database,
+  identity: Identity,
+  claims: RequestClaim[],
+  rows: string[],
+): Promise<string[]> {
+  const [row] = await database.query<{ lost: string[] }>({
+    text: 'select ledger.close_requests($1, $2, $3, $4, $5) as lost',
+    values: [identity.userId, identity.tenantId, ...claimColumns(claims), `[${rows.join(',')}]`],
+  });
+  return row?.lost ?? [];
+}
+
+/** Lock the queue's places of the identity's own requests, before a version is appended to one from outside. */
+export async function lockRequests(query: TransactionQuery, ids: string[]): Promise<void> {
+  await query({ text: 'select ledger.lock_requests($1)', values: [ids] });
+}
+
+function claimColumns(claims: RequestClaim[]): [string[], string[]] {
+  return [claims.map(({ requestId }) => requestId), claims.map(({ fence }) => fence)];
+}
