@@ -24,6 +24,7 @@ export {
   createSignerFromHex,
   type HashedSpan,
   hashSpan,
+  isSignedBy,
   rowJson,
   type Signer,
   sealSpan,

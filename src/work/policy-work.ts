@@ -1,0 +1,447 @@
+import { InputError, LogLineError } from '../errors.ts';
+import { Fields } from '../fields.ts';
+import {
+  APPEND_BATCH_MAX,
+  advancePolicy,
+  appendOnce,
+  hashDraft,
+  type Identity,
+  latestVersionsStatement,
+  type PolicyCursor,
+  type PolicyPlace,
+  passPolicies,
+  type Row,
+  readAnyVersions,
+  readDaySummaries,
+  readExpiredSpans,
+  readPolicyCursors,
+  readPolicyWindow,
+  type SpanDraft,
+} from '../ledger/index.ts';
+import { checkProof, type Json, type StoredSpan } from '../span/index.ts';
+import { FinishedList } from './finished-list.ts';
+import { askPolicy, type PolicyAction, type PolicyAnswer } from './policy-actions.ts';
+import { appliesTo, interestOf, type PolicyInterest, pathOf, placeOf } from './policy-filter.ts';
+import { requestDraft } from './request-draft.ts';
+import { byOwner, contextOf, ownerOf, type Tick, type Work } from './tick.ts';
+
+/** Spans that are read at once, spans that one policy is asked about at once, and how many bytes of them. */
+const WINDOW_SPANS_MAX = 500;
+const WINDOW_BYTES_MAX = 8 * 1024 * 1024;
+const BATCH_SPANS_MAX = 200;
+/** Times in a row that a commit may meet somebody else's, before its actions are taken for refused. */
+const CONFLICTS_MAX = 5;
+
+const AGENT: Identity = { userId: 'policy_agent', tenantId: 'system' };
+
+/** A policy with spans that it is to be asked about. */
+interface Batch {
+  cursor: PolicyCursor;
+  policy: StoredSpan;
+  interest: PolicyInterest;
+  spans: StoredSpan[];
+  /** Where the policy stands when all of them are answered. */
+  to: PolicyPlace;
+  /** How many spans the policy had a part in itself, and was therefore not asked about. */
+  loops: number;
+  /** Why it cannot be asked at all. */
+  refusal: { code: string; message: string } | null;
+  answers: PolicyAnswer[];
+}
+
+/** What a kernel says of an asked policy. */
+interface Verdict {
+  /** False leaves the policy where it is: it will be asked again. */
+  advances: boolean;
+  failures: number;
+  pausedUntil: Date | null;
+  errors: { code: string; message: string; count: number; key: string }[];
+}
+
+interface KnownPolicy {
+  seq: number;
+  policy: StoredSpan;
+  interest: PolicyInterest;
+  refusal: { code: string; message: string } | null;
+}
+
+/**
+ * Policies behind `ctx.claim('policies')`: each with the spans that are new to it, asked in the untrusted sandbox. What it
+ * wants done and how far it has read are committed together; the ids of its actions follow from what they answer, so
+ * that a turn which is lost half-way is taken again without doing anything twice.
+ */
+export class PolicyWork implements Work {
+  readonly #tick: Tick;
+  readonly #open = new Map<string, Batch>();
+  readonly #known = new Map<string, KnownPolicy>();
+  readonly #finished: FinishedList;
+  /** How often in a row a policy's commit met somebody else's. */
+  readonly #conflicts = new Map<string, number>();
+
+  constructor(tick: Tick) {
+    this.#tick = tick;
+    this.#finished = new FinishedList(tick);
+  }
+
+  async claim(options: Record<string, unknown>) {
+    new Fields(options, 'claim').end();
+    const { database } = this.#tick;
+    const now = this.#tick.now();
+    const cursors = (await readPolicyCursors(database, now)).filter(({ policyId }) => !this.#open.has(policyId));
+    await this.#fetchPolicies(cursors);
+    const batches = [
+      ...(await this.#newSpans(cursors.filter(({ trigger }) => trigger === 'span'))),
+      ...(await this.#expiredSpans(
+        cursors.filter(({ trigger }) => trigger === 'expiry'),
+        now,
+      )),
+      ...(await this.#endedDays(
+        cursors.filter(({ trigger }) => trigger === 'day'),
+        now,
+      )),
+    ];
+    for (const batch of batches) this.#open.set(batch.cursor.policyId, batch);
+    return { work: batches.map(described) };
+  }
+
+  start(ids: string[]): void {
+    for (const id of ids) {
+      const batch = this.#open.get(id);
+      if (batch === undefined || batch.refusal !== null) continue;
+      this.#finished.begin();
+      void this.#ask(batch).then((outcome) => this.#finished.add(outcome));
+    }
+  }
+
+  outcomes(waitMs: number): Promise<object[]> {
+    return this.#finished.take(waitMs);
+  }
+
+  async complete(items: Record<string, unknown>[]) {
+    const lost: string[] = [];
+    for (const item of items) {
+      const { policyId, ...verdict } = readVerdict(item);
+      const batch = this.#open.get(policyId);
+      if (batch === undefined) continue;
+      if (!(await this.#settle(batch, verdict))) lost.push(policyId);
+      this.#open.delete(policyId);
+    }
+    return { done: items.length - lost.length, lost };
+  }
+
+  async end(): Promise<void> {}
+
+  /** Policies whose newest version is not known yet; each must prove itself, those of the system by a root key. */
+  async #fetchPolicies(cursors: PolicyCursor[]): Promise<void> {
+    const missing = cursors.filter(({ policyId, seq }) => this.#known.get(policyId)?.seq !== seq);
+    if (missing.length === 0) return;
+    const ids = missing.map(({ policyId }) => policyId);
+    for (const policy of await readAnyVersions(this.#tick.database, ids)) {
+      const interest = interestOf(policy);
+      const refusal = await this.#refusalOf(policy, interest);
+      this.#known.set(policy.id, { seq: policy.seq, policy, interest, refusal });
+    }
+  }
+
+  async #refusalOf(policy: StoredSpan, { isSystem }: PolicyInterest): Promise<Batch['refusal']> {
+    try {
+      if (isSystem) await this.#tick.proveByRoot(policy);
+      else {
+        const problem = checkProof(policy, this.#tick.scheme);
+        if (problem !== null) return { code: 'SPAN_NOT_PROVED', message: problem.detail };
+      }
+      return null;
+    } catch (error) {
+      if (!(error instanceof LogLineError) || error.kind === 'upstream') throw error;
+      return { code: error.code, message: error.message };
+    }
+  }
+
+  /** Policies that stand at the same place read together. Those with nothing to look at are moved on at once. */
+  async #newSpans(cursors: PolicyCursor[]): Promise<Batch[]> {
+    const places = new Map<string, PolicyCursor[]>();
+    for (const cursor of cursors) {
+      const key = `${cursor.place.txId} ${cursor.place.position}`;
+      places.set(key, [...(places.get(key) ?? []), cursor]);
+    }
+    const batches: Batch[] = [];
+    const bounds = { spans: WINDOW_SPANS_MAX, bytes: WINDOW_BYTES_MAX };
+    for (const group of places.values()) {
+      const from = (group[0] as PolicyCursor).place;
+      const window = await readPolicyWindow(this.#tick.database, from, bounds);
+      const last = window.at(-1);
+      if (last === undefined) continue;
+      const found = group.map((cursor) => this.#batchOf(cursor, window)).filter((batch) => batch !== null);
+      const passing = group.filter(({ policyId }) => found.every(({ cursor }) => cursor.policyId !== policyId));
+      if (passing.length > 0) {
+        const ids = passing.map(({ policyId }) => policyId);
+        await passPolicies(this.#tick.database, ids, from, placeOf(last, { place: from }));
+      }
+      batches.push(...found);
+    }
+    return batches;
+  }
+
+  #batchOf(cursor: PolicyCursor, window: StoredSpan[]): Batch | null {
+    const known = this.#known.get(cursor.policyId);
+    if (known === undefined) return null;
+    const spans: StoredSpan[] = [];
+    let loops = 0;
+    let last = window.at(-1) as StoredSpan;
+    for (const span of window) {
+      const applies = appliesTo(known.interest, span);
+      if (applies === 'loop') loops += 1;
+      if (applies !== 'yes') continue;
+      spans.push(span);
+      if (spans.length < BATCH_SPANS_MAX) continue;
+      last = span;
+      break;
+    }
+    if (spans.length === 0 && loops === 0) return null;
+    return this.#batch(cursor, spans, placeOf(last, cursor), loops);
+  }
+
+  async #expiredSpans(cursors: PolicyCursor[], now: Date): Promise<Batch[]> {
+    if (cursors.length === 0) return [];
+    const expired = await readExpiredSpans(this.#tick.database, now, BATCH_SPANS_MAX);
+    return cursors
+      .map((cursor) => this.#batch(cursor, this.#forPolicy(cursor, expired), cursor.place))
+      .filter(({ spans }) => spans.length > 0);
+  }
+
+  /** The next day that a policy has not done, if it has ended: one summary for each tenant. */
+  async #endedDays(cursors: PolicyCursor[], now: Date): Promise<Batch[]> {
+    const today = now.toISOString().slice(0, 10);
+    const batches: Batch[] = [];
+    for (const cursor of cursors) {
+      const day = dayAfter(cursor.place.day);
+      if (day >= today) continue;
+      const summaries = await readDaySummaries(this.#tick.database, day);
+      const spans = summaries.map(({ tenantId, content }) => daySpan(tenantId, day, content as Record<string, Json>));
+      batches.push(this.#batch(cursor, this.#forPolicy(cursor, spans), { ...cursor.place, day }));
+    }
+    return batches;
+  }
+
+  #forPolicy({ policyId }: PolicyCursor, spans: StoredSpan[]): StoredSpan[] {
+    const known = this.#known.get(policyId);
+    return known === undefined ? [] : spans.filter((span) => appliesTo(known.interest, span) === 'yes');
+  }
+
+  #batch(cursor: PolicyCursor, spans: StoredSpan[], to: PolicyPlace, loops = 0): Batch {
+    const { policy, interest, refusal } = this.#known.get(cursor.policyId) as KnownPolicy;
+    return { cursor, policy, interest, spans, to, loops, refusal, answers: [] };
+  }
+
+  async #ask(batch: Batch): Promise<object> {
+    const { policy, spans, loops } = batch;
+    const policy_id = policy.id;
+    try {
+      const { answers, limit } = await askPolicy(this.#tick.sandbox, policy, spans, this.#tick.now());
+      batch.answers = answers;
+      const last = answers.at(-1)?.span;
+      if (answers.length < spans.length && last !== undefined) batch.to = placeOf(last, batch.cursor);
+      const errors = answers.filter(({ error }) => error !== null).map(({ error }) => error);
+      return { policy_id, answered: answers.length, errors, limit, loops };
+    } catch (error) {
+      const { code, message } = error instanceof LogLineError ? error : { code: 'INTERNAL', message: String(error) };
+      return { policy_id, answered: 0, errors: [], limit: { code, message }, loops };
+    }
+  }
+
+  /**
+   * Commit a verdict. Where somebody else's version was first, or the database is away, nothing was written and it is
+   * asked again. What the ledger refuses for good must not hold the policy for ever: then its actions are an error.
+   */
+  async #settle(batch: Batch, verdict: Verdict): Promise<boolean> {
+    const { policyId } = batch.cursor;
+    try {
+      const isMoved = await this.#commit(batch, verdict);
+      this.#conflicts.delete(policyId);
+      return isMoved;
+    } catch (error) {
+      if (!(error instanceof LogLineError)) throw error;
+      this.#tick.log({ level: 'warn', message: 'a policy could not be committed', policyId, error: String(error) });
+      const conflicts = (this.#conflicts.get(policyId) ?? 0) + 1;
+      this.#conflicts.set(policyId, conflicts);
+      if (error.kind === 'upstream' || (error.kind === 'conflict' && conflicts < CONFLICTS_MAX)) return false;
+      this.#conflicts.delete(policyId);
+      const refused = { code: error.code, message: `the ledger refuses an action: ${error.message}`, count: 1 };
+      const key = `${batch.to.txId} ${batch.to.position}`;
+      return this.#settle({ ...batch, answers: [] }, { ...verdict, errors: [...verdict.errors, { ...refused, key }] });
+    }
+  }
+
+  /** Cursor and actions, in one transaction: both or neither. False when another agent moved the policy first. */
+  async #commit(batch: Batch, verdict: Verdict): Promise<boolean> {
+    const actions = verdict.advances ? this.#drafts(batch) : [];
+    const drafts = [...actions, ...verdict.errors.map((error) => this.#errorDraft(batch, error))];
+    const to = verdict.advances ? batch.to : batch.cursor.place;
+    return this.#tick.database.transaction(AGENT, async (query) => {
+      const { cursor } = batch;
+      if (!(await advancePolicy(query, cursor, to, verdict.failures, verdict.pausedUntil))) return false;
+      for (const { identity, items } of byOwner(drafts, (draft) => identityOf(draft))) {
+        const ids = items.filter(({ seq }) => seq === 0).map(({ id }) => id as string);
+        const known = new Set((await query<Row>(latestVersionsStatement(identity, ids))).map(({ id }) => id));
+        const fresh = items.filter(({ id, seq }, i) => {
+          const isFirst = items.findIndex((other) => other.id === id) === i;
+          return seq !== 0 || (isFirst && !known.has(id as string));
+        });
+        for (let i = 0; i < fresh.length; i += APPEND_BATCH_MAX) {
+          await appendOnce(query, fresh.slice(i, i + APPEND_BATCH_MAX), contextOf(this.#tick, identity));
+        }
+      }
+      return true;
+    });
+  }
+
+  /** What the policy wants done, as spans. What cannot be stored is an error of that action alone. */
+  #drafts(batch: Batch): SpanDraft[] {
+    return batch.answers.flatMap(({ span, actions }) => {
+      const versions = actions.filter(({ emit }) => emit?.id != null).length;
+      return actions.map((action, i) => {
+        const draft = this.#actionDraft(batch, span, action, i);
+        const identity = identityOf(draft);
+        try {
+          if (action.emit?.id != null && (versions > 1 || !isOwner(identity, span))) {
+            throw new InputError(
+              'VERSION_REFUSED',
+              'a policy gives a span one new version, and only one of its owner’s',
+            );
+          }
+          hashDraft({ ...draft, seq: 0 }, contextOf(this.#tick, identity));
+          return draft;
+        } catch (error) {
+          if (!(error instanceof InputError)) throw error;
+          const key = `${span.id} ${span.seq} ${i}`;
+          return this.#errorDraft(batch, { code: error.code, message: error.message, count: 1, key });
+        }
+      });
+    });
+  }
+
+  #actionDraft(batch: Batch, trigger: StoredSpan, { key, emit, run }: PolicyAction, index: number): SpanDraft {
+    const { policy, interest } = batch;
+    // A system policy acts in the name of whose span it saw, a tenant's own in its author's.
+    const owner = interest.isSystem ? ownerOf(trigger) : ownerOf(policy);
+    const parts = key === null ? [trigger.id, String(trigger.seq), String(index)] : ['key', key];
+    const draft: SpanDraft =
+      run === null
+        ? { ...(emit as Record<string, Json>), entity_type: emit?.entity_type as string }
+        : requestDraft({ id: run.spanId }, { input: run.input });
+    const isVersion = run === null && emit?.id != null;
+    return {
+      visibility: isVersion ? trigger.visibility : atMostTenant(interest.isSystem ? trigger : policy),
+      who: `policy:${policy.name ?? policy.id}`,
+      did: run === null ? 'emitted' : 'requested',
+      ...draft,
+      // The version after the one that was seen: whoever appended another meanwhile is not overruled.
+      ...(isVersion
+        ? { seq: trigger.seq + 1 }
+        : { id: this.#tick.derivedId('policy action', policy.id, owner.tenantId, ...parts), seq: 0 }),
+      at: this.#tick.now().toISOString(),
+      owner_id: owner.userId,
+      tenant_id: owner.tenantId,
+      caused_by: trigger.entity_type === 'day' ? null : trigger.id,
+      trace_id: trigger.trace_id ?? null,
+      metadata: { ...(draft.metadata as Record<string, Json>), policy: this.#provenance(batch, trigger) },
+    };
+  }
+
+  /** A fault of the policy is told to its owner; one of a system policy belongs to the system. */
+  #errorDraft(batch: Batch, { code, message, count, key }: Verdict['errors'][number]): SpanDraft {
+    const { policy } = batch;
+    const trigger = batch.answers.find(({ error }) => error !== null)?.span;
+    const owner = ownerOf(policy);
+    return {
+      id: this.#tick.derivedId('policy error', policy.id, String(policy.seq), code, key),
+      seq: 0,
+      entity_type: 'policy_error',
+      who: 'kernel:policy_agent',
+      did: 'isolated',
+      this: `policy:${policy.id}`,
+      owner_id: owner.userId,
+      tenant_id: owner.tenantId,
+      visibility: atMostTenant(policy),
+      parent_id: policy.id,
+      caused_by: trigger === undefined || trigger.tenant_id !== policy.tenant_id ? null : trigger.id,
+      status: 'error',
+      name: policy.name ?? null,
+      error: { code, message },
+      metric_name: 'spans',
+      metric_value: count,
+      metadata: { policy: this.#provenance(batch, trigger) },
+    };
+  }
+
+  #provenance(batch: Batch, trigger: StoredSpan | undefined): Json {
+    const { policy, to } = batch;
+    return {
+      id: policy.id,
+      seq: policy.seq,
+      hash: policy.curr_hash,
+      path: [...(trigger === undefined ? [] : pathOf(trigger)), policy.id],
+      tx_id: to.txId,
+      position: to.position,
+      day: to.day,
+      boot_event_id: this.#tick.proof.boot_event_id ?? null,
+    };
+  }
+}
+
+/** Only a publisher may write what everybody sees. */
+function atMostTenant({ visibility }: StoredSpan): 'private' | 'tenant' {
+  return visibility === 'private' ? 'private' : 'tenant';
+}
+
+function isOwner({ userId, tenantId }: Identity, span: StoredSpan): boolean {
+  return span.owner_id === userId && span.tenant_id === tenantId;
+}
+
+function identityOf(draft: SpanDraft): Identity {
+  return { userId: draft.owner_id as string, tenantId: draft.tenant_id as string };
+}
+
+function described({ cursor, policy, spans, loops, refusal }: Batch): object {
+  return {
+    policy_id: policy.id,
+    name: policy.name ?? null,
+    spans: spans.length,
+    loops,
+    refusal,
+    failures: cursor.failures,
+  };
+}
+
+function readVerdict(item: Record<string, unknown>): Verdict & { policyId: string } {
+  const fields = new Fields(item, 'complete');
+  const pausedUntil = fields.optionalText('paused_until', /^\d{4}-/, 'an instant');
+  const verdict = {
+    policyId: fields.uuid('policy_id'),
+    advances: fields.any('advances') === true,
+    failures: fields.wholeNumber('failures', 0),
+    pausedUntil: pausedUntil === undefined ? null : new Date(pausedUntil),
+    errors: (fields.any('errors') ?? []) as Verdict['errors'],
+  };
+  fields.end();
+  return verdict;
+}
+
+/** A day that has ended, in the shape of a span; it is none, and belongs to nobody but the tenant. */
+function daySpan(tenantId: string, day: string, content: Record<string, Json>): StoredSpan {
+  const bounds = { started_at: `${day}T00:00:00.000Z`, finished_at: `${dayAfter(day)}T00:00:00.000Z` };
+  return {
+    id: '00000000-0000-0000-0000-000000000000',
+    seq: 0,
+    entity_type: 'day',
+    tenant_id: tenantId,
+    owner_id: AGENT.userId,
+    visibility: 'tenant',
+    ...bounds,
+    content,
+  } as unknown as StoredSpan;
+}
+
+function dayAfter(day: string): string {
+  return new Date(Date.parse(`${day}T00:00:00Z`) + 86_400_000).toISOString().slice(0, 10);
+}

@@ -1,0 +1,463 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { InputError, LogLineError, UpstreamError } from '../errors.ts';
+import { Fields } from '../fields.ts';
+import type { SandboxJob, SandboxResult } from '../kernel/index.ts';
+import {
+  type ClaimedRequest,
+  claimRequests,
+  closeRequests,
+  extendLeases,
+  hashDraft,
+  type Identity,
+  type RequestClaim,
+  readLatestVersions,
+  releaseExecution,
+  releaseRequests,
+  type SpanDraft,
+} from '../ledger/index.ts';
+import {
+  checkHash,
+  checkProof,
+  checkSignature,
+  isSignedBy,
+  type Json,
+  type Problem,
+  rowJson,
+  type StoredSpan,
+} from '../span/index.ts';
+import { FinishedList } from './finished-list.ts';
+import { byOwner, contextOf, ownerOf, type Tick, type Work } from './tick.ts';
+
+/** Requests that one claim takes. */
+const CLAIM_MAX = 500;
+const LEASE_MS = { default: 15_000, min: 1_000, max: 300_000 };
+const OUTPUT_BYTES_MAX = 256 * 1024;
+/** A function ends this much before the boot must, so that its result can be recorded. */
+const RECORDING_MS = 3_000;
+const CLOSE_ATTEMPTS_MAX = 4;
+const CLOSE_RETRY_MS = 200;
+
+/** A claimed request, from its claim until it is closed. */
+interface Open {
+  claim: ClaimedRequest;
+  identity: Identity;
+  /** The function to run, and why not if it may not. */
+  fn: StoredSpan | null;
+  refusal: { code: string; message: string } | null;
+  /** The day (UTC) whose execution this attempt took. */
+  day: string;
+  startedAt: Date | null;
+  execution: Execution | null;
+}
+
+/** The execution that a run left, hashed and perhaps signed already, to be appended when the request is closed. */
+interface Execution {
+  draft: SpanDraft;
+  id: string;
+  row: Promise<string>;
+}
+
+/** What a kernel says of a request that is to be closed. */
+interface Closing {
+  requestId: string;
+  status: 'complete' | 'error' | 'dead' | 'released';
+  error: Json;
+  retryAt: string | null;
+  isViolation: boolean;
+}
+
+/**
+ * Requests behind `ctx.claim('requests')`: leased from the queue, run as their owner, closed with an execution and a new
+ * version in one statement that holds only while the lease's fence does.
+ *
+ * The kernel decides (how many, what is retried and when, what is given up); here is how. While a claim is open a
+ * heartbeat keeps it. A worker that dies stops beating, and the claim goes to another with a newer fence; what the first
+ * one says later is refused as a whole.
+ */
+export class RequestWork implements Work {
+  readonly #tick: Tick;
+  readonly #open = new Map<string, Open>();
+  readonly #finished: FinishedList;
+  readonly #proved = new Set<string>();
+  #heartbeat: NodeJS.Timeout | undefined;
+  #leaseMs = LEASE_MS.default;
+
+  constructor(tick: Tick) {
+    this.#tick = tick;
+    this.#finished = new FinishedList(tick);
+  }
+
+  async claim(options: Record<string, unknown>) {
+    const fields = new Fields(options, 'claim');
+    const limit = Math.min(fields.wholeNumber('limit', 1), CLAIM_MAX);
+    const leaseMs = fields.has('lease_ms') ? fields.wholeNumber('lease_ms', LEASE_MS.min) : LEASE_MS.default;
+    fields.end();
+    this.#leaseMs = Math.min(leaseMs, LEASE_MS.max);
+
+    const { database, limits } = this.#tick;
+    const now = this.#tick.now();
+    const claims = await claimRequests(database, { now, limit, leaseMs: this.#leaseMs, limits });
+    for (const claim of claims) this.#open.set(claim.request.id, opened(claim, now));
+    this.#beat();
+    const opens = claims.map(({ request }) => this.#open.get(request.id) as Open);
+    await this.#fetchFunctions(opens);
+    await Promise.all(opens.map(async (open) => Object.assign(open, { refusal: await this.#refusalOf(open) })));
+    return { work: opens.map(described) };
+  }
+
+  start(ids: string[]): void {
+    for (const id of ids) {
+      const open = this.#open.get(id);
+      if (open === undefined || open.fn === null || open.refusal !== null || open.startedAt !== null) continue;
+      open.startedAt = this.#tick.now();
+      this.#finished.begin();
+      void this.#run(open, open.fn).then((outcome) => this.#finished.add(outcome));
+    }
+  }
+
+  outcomes(waitMs: number): Promise<object[]> {
+    return this.#finished.take(waitMs);
+  }
+
+  async complete(items: Record<string, unknown>[]) {
+    const closings = items.map(readClosing).filter(({ requestId }) => this.#open.has(requestId));
+    await this.#release(closings.filter(({ status }) => status === 'released').map(({ requestId }) => requestId));
+
+    const owners = byOwner(
+      closings.filter(({ status }) => status !== 'released'),
+      ({ requestId }) => (this.#open.get(requestId) as Open).identity,
+    );
+    const lost = (await Promise.all(owners.map(({ identity, items }) => this.#close(identity, items)))).flat();
+    await this.#giveBack(closings.filter(({ status, requestId }) => status !== 'released' && !lost.includes(requestId)));
+    for (const { requestId } of closings) this.#open.delete(requestId);
+    return { done: closings.length - lost.length, lost };
+  }
+
+  async end(): Promise<void> {
+    clearInterval(this.#heartbeat);
+    await this.#release([...this.#open.keys()]);
+  }
+
+  /** Each owner's functions, as that owner may see them: the newest version of each, fetched once a claim. */
+  async #fetchFunctions(opens: Open[]): Promise<void> {
+    await Promise.all(
+      byOwner(opens, ({ identity }) => identity).map(async ({ identity, items }) => {
+        const ids = new Set(items.map(({ claim }) => claim.request.parent_id as string));
+        const functions = await readLatestVersions(this.#tick.database, identity, [...ids]);
+        for (const open of items) open.fn = functions.get(open.claim.request.parent_id as string) ?? null;
+      }),
+    );
+  }
+
+  /** Why a claimed request may not run; null when it may. Request and function must prove themselves. */
+  async #refusalOf({ claim, fn, identity }: Open): Promise<{ code: string; message: string } | null> {
+    const { request, isGranted, quota } = claim;
+    const unproved = (await this.#checkRequest(request)) ?? (fn === null ? null : this.#checkFunction(fn));
+    if (unproved !== null) return { code: 'SPAN_NOT_PROVED', message: unproved };
+    const functionId = request.parent_id;
+    if (fn === null) return { code: 'FUNCTION_NOT_FOUND', message: `no span ${functionId} is visible to the owner` };
+    if (fn.entity_type !== 'function' || typeof fn.code !== 'string') {
+      return { code: 'NOT_A_FUNCTION', message: `span ${functionId} is a ${fn.entity_type}, not a function with code` };
+    }
+    if (fn.is_deleted === true || fn.status === 'retired') {
+      return { code: 'FUNCTION_RETIRED', message: `function ${functionId} is no longer in use` };
+    }
+    const { force } = (request.metadata ?? {}) as { force?: { signature?: unknown } };
+    if (force !== undefined) {
+      if (this.#tick.isOverridden(fn, force.signature)) return null;
+      const message = 'metadata.force.signature is not the override key’s signature over this function’s hash';
+      return { code: 'OVERRIDE_INVALID', message };
+    }
+    if (isGranted) return null;
+    return {
+      code: 'QUOTA_EXCEEDED',
+      message: `tenant ${identity.tenantId} has used its ${quota.limit} function executions of the day (UTC)`,
+    };
+  }
+
+  async #checkRequest(request: StoredSpan): Promise<string | null> {
+    const { scheme, signer } = this.#tick;
+    const problem = checkHash(request) ?? ((await isSignedBy(request, signer)) ? null : checkSignature(request, scheme));
+    return problemOf(problem);
+  }
+
+  /** The hash is computed for every claim, the signature checked once for each hash. */
+  #checkFunction(fn: StoredSpan): string | null {
+    const proof = `${fn.curr_hash}${fn.signature}`;
+    const problem = this.#proved.has(proof) ? checkHash(fn) : checkProof(fn, this.#tick.scheme);
+    if (problem === null) this.#proved.add(proof);
+    return problemOf(problem);
+  }
+
+  /** Run the function and hash its execution; whatever happens is an outcome. */
+  async #run(open: Open, fn: StoredSpan): Promise<object> {
+    const { request } = open.claim;
+    const request_id = request.id;
+    try {
+      const result = await this.#tick.sandbox.run(this.#job(open, fn));
+      open.execution = this.#execution(open, fn, result);
+      const { status, error } = open.execution.draft;
+      const { code, message } = (error ?? {}) as { code?: string; message?: string };
+      return { request_id, status, code: code ?? null, message: message ?? null };
+    } catch (error) {
+      const { code, message } = error instanceof LogLineError ? error : new UpstreamError('INTERNAL', String(error));
+      open.startedAt = null;
+      return { request_id, status: 'not_run', code, message };
+    }
+  }
+
+  #job({ claim, identity }: Open, fn: StoredSpan): SandboxJob {
+    const { policy, deadline, now } = this.#tick;
+    const asked = { ...(fn.metadata as object), ...(claim.request.metadata as object) } as Record<string, unknown>;
+    const remainingMs = deadline.getTime() - now().getTime();
+    return {
+      trust: 'untrusted',
+      compartment: `tenant:${identity.tenantId}`,
+      code: fn.code as string,
+      codeHash: fn.curr_hash,
+      fileName: 'function.js',
+      entry: 'function',
+      input: claim.request.input ?? null,
+      limits: {
+        timeoutMs: atMost(asked.timeout_ms, policy.timeout_ms),
+        memoryMb: atMost(asked.memory_mb, policy.memory_mb),
+        outputBytes: OUTPUT_BYTES_MAX,
+        calls: 0,
+      },
+      deadlineAt: performance.now() + Math.max(1, remainingMs - RECORDING_MS),
+    };
+  }
+
+  /** Hashed now and signed on a thread, while other functions run. */
+  #execution(open: Open, fn: StoredSpan, result: SandboxResult): Execution {
+    const context = contextOf(this.#tick, open.identity);
+    let draft = this.#executionDraft(open, fn, result);
+    let hashed: ReturnType<typeof hashDraft>;
+    try {
+      hashed = hashDraft(draft, context);
+    } catch (error) {
+      if (!(error instanceof InputError)) throw error;
+      const refused = { code: 'OUTPUT_NOT_STORABLE', message: `the result cannot be stored: ${error.message}` };
+      draft = { ...draft, status: 'error', output: null, error: refused };
+      hashed = hashDraft(draft, context);
+    }
+    const row = this.#tick.signer.signHashOnThread(hashed.hash).then((signature) => rowJson(hashed, signature));
+    return { draft, id: hashed.span.id, row };
+  }
+
+  #executionDraft({ claim, startedAt }: Open, fn: StoredSpan, result: SandboxResult): SpanDraft {
+    const { request, quota } = claim;
+    const { policy, force } = (request.metadata ?? {}) as Record<string, Json>;
+    const finishedAt = this.#tick.now();
+    const started = startedAt as Date;
+    return {
+      entity_type: 'execution',
+      who: 'kernel:request_worker',
+      did: 'ran_function',
+      this: `function:${fn.id}`,
+      at: finishedAt.toISOString(),
+      parent_id: fn.id,
+      caused_by: request.id,
+      visibility: request.visibility,
+      status: result.ok ? 'complete' : result.error.code === 'TIMEOUT' ? 'timeout' : 'error',
+      name: fn.name ?? null,
+      attempt: attemptOf(request),
+      input: request.input ?? null,
+      output: result.ok ? (result.output as Json) : null,
+      error: result.ok ? null : { code: result.error.code, message: result.error.message, ...lineOf(result.error) },
+      duration_ms: Math.round(result.durationMs),
+      queue_ms: Math.max(0, started.getTime() - Date.parse(request.scheduled_at ?? request.at)),
+      memory_bytes: result.memoryBytes,
+      started_at: started.toISOString(),
+      finished_at: finishedAt.toISOString(),
+      trace_id: request.trace_id ?? null,
+      metadata: {
+        ...this.#tick.proof,
+        function_hash: fn.curr_hash,
+        function_seq: fn.seq,
+        quota,
+        ...(policy === undefined ? {} : { policy }),
+        ...(force === undefined ? {} : { forced: true }),
+      },
+    };
+  }
+
+  /**
+   * Close requests of one owner. Those that somebody else has by now are left out, and named. A statement that may not
+   * have arrived is sent again: if it did arrive, no fence holds any more.
+   */
+  async #close(identity: Identity, closings: Closing[]): Promise<string[]> {
+    const rows = new Map<string, string[]>();
+    await Promise.all(closings.map(async (closing) => rows.set(closing.requestId, await this.#rowsOf(closing))));
+    let remaining = closings.map(({ requestId }) => requestId);
+    const lost: string[] = [];
+    for (let attempt = 1; remaining.length > 0; ) {
+      try {
+        const gone = await closeRequests(
+          this.#tick.database,
+          identity,
+          this.#claimsOf(remaining),
+          remaining.flatMap((id) => rows.get(id) as string[]),
+        );
+        if (gone.length === 0) break;
+        lost.push(...gone);
+        remaining = remaining.filter((id) => !gone.includes(id));
+      } catch (error) {
+        if (error instanceof UpstreamError && attempt < CLOSE_ATTEMPTS_MAX) {
+          await sleep(CLOSE_RETRY_MS * attempt++);
+        } else if (remaining.length === 1) {
+          this.#tick.log({
+            level: 'error',
+            message: 'a request cannot be closed',
+            id: remaining[0],
+            error: String(error),
+          });
+          return [...lost, ...remaining];
+        } else {
+          // One of them is in the way (its owner appended a version at the same moment): each for itself.
+          const alone = remaining.map((id) => closings.filter(({ requestId }) => requestId === id));
+          for (const one of alone) lost.push(...(await this.#close(identity, one)));
+          return lost;
+        }
+      }
+    }
+    return lost;
+  }
+
+  /** The execution if there is one, the request's next version, and what a refusal leaves beside it. */
+  async #rowsOf(closing: Closing): Promise<string[]> {
+    const { claim, identity, execution } = this.#open.get(closing.requestId) as Open;
+    const context = contextOf(this.#tick, identity);
+    const version = hashDraft(this.#versionDraft(claim.request, closing, execution), context, claim.request);
+    const violation = closing.isViolation ? hashDraft(this.#violationDraft(claim, closing), context) : null;
+    const others = [version, violation].filter((hashed) => hashed !== null);
+    const signed = others.map(async (hashed) => rowJson(hashed, await this.#tick.signer.signHashOnThread(hashed.hash)));
+    return Promise.all([...(execution === null ? [] : [execution.row]), ...signed]);
+  }
+
+  #versionDraft(request: StoredSpan, closing: Closing, execution: Execution | null): SpanDraft {
+    const { position, tx_id, seq, prev_hash, curr_hash, signature, public_key, ...kept } = request;
+    const { status, error, retryAt } = closing;
+    const now = this.#tick.now().toISOString();
+    return {
+      ...kept,
+      who: 'kernel:request_worker',
+      did: DID[status as keyof typeof DID],
+      at: now,
+      status,
+      attempt: execution === null ? (request.attempt ?? 0) : attemptOf(request),
+      scheduled_at: retryAt ?? request.scheduled_at ?? null,
+      started_at: execution?.draft.started_at ?? null,
+      finished_at: status === 'error' ? null : now,
+      output: status === 'complete' ? (execution?.draft.output ?? null) : null,
+      error: status === 'complete' ? null : error,
+      related_to: execution === null ? (request.related_to ?? null) : [...(request.related_to ?? []), execution.id],
+    };
+  }
+
+  #violationDraft({ request, quota }: ClaimedRequest, { error }: Closing): SpanDraft {
+    const { policy } = (request.metadata ?? {}) as Record<string, Json>;
+    return {
+      entity_type: 'policy_violation',
+      who: 'kernel:request_worker',
+      did: 'refused',
+      this: request.this ?? null,
+      parent_id: request.id,
+      caused_by: request.id,
+      visibility: request.visibility,
+      status: 'refused',
+      error,
+      metric_name: 'per_tenant_daily_exec_limit',
+      metric_value: quota.limit,
+      trace_id: request.trace_id ?? null,
+      metadata: { ...this.#tick.proof, ...(policy === undefined ? {} : { policy }) },
+    };
+  }
+
+  /** A claim takes an execution of the day; what was closed without running did not need it. */
+  async #giveBack(closings: Closing[]): Promise<void> {
+    for (const { requestId } of closings) {
+      const { claim, execution, identity, day } = this.#open.get(requestId) as Open;
+      if (execution === null && claim.isGranted) await releaseExecution(this.#tick.database, identity.tenantId, day);
+    }
+  }
+
+  #claimsOf(ids: string[]): RequestClaim[] {
+    return ids.map((requestId) => ({ requestId, fence: (this.#open.get(requestId) as Open).claim.fence }));
+  }
+
+  async #release(ids: string[]): Promise<void> {
+    if (ids.length > 0) await releaseRequests(this.#tick.database, this.#claimsOf(ids));
+  }
+
+  /** What is open stays ours; missed beats cost nothing until the lease has run out. */
+  #beat(): void {
+    if (this.#heartbeat !== undefined) return;
+    const beat = async () => {
+      const { database, now } = this.#tick;
+      if (this.#open.size === 0) return;
+      await extendLeases(database, this.#claimsOf([...this.#open.keys()]), new Date(now().getTime() + this.#leaseMs));
+    };
+    this.#heartbeat = setInterval(() => {
+      beat().catch((error) => this.#tick.log({ level: 'warn', message: 'a heartbeat failed', error: String(error) }));
+    }, this.#leaseMs / 3);
+    this.#heartbeat.unref();
+  }
+}
+
+const DID = { complete: 'completed', error: 'failed', dead: 'gave_up' } as const;
+
+function opened(claim: ClaimedRequest, now: Date): Open {
+  const day = now.toISOString().slice(0, 10);
+  return { claim, identity: ownerOf(claim.request), fn: null, refusal: null, day, startedAt: null, execution: null };
+}
+
+/** What the kernel sees of a claimed request: enough to decide. */
+function described({ claim: { request, takeovers }, refusal }: Open): object {
+  const { retry } = (request.metadata ?? {}) as { retry?: object };
+  return {
+    request_id: request.id,
+    attempt: attemptOf(request),
+    max_attempts: request.max_attempts ?? null,
+    retry: retry ?? null,
+    takeovers,
+    refusal,
+  };
+}
+
+/** Which attempt this is, counted from 1. */
+function attemptOf(request: StoredSpan): number {
+  return (request.attempt ?? 0) + 1;
+}
+
+function readClosing(item: Record<string, unknown>): Closing {
+  const fields = new Fields(item, 'complete');
+  const closing: Closing = {
+    requestId: fields.uuid('request_id'),
+    status: fields.text(
+      'status',
+      /^(complete|error|dead|released)$/,
+      'complete, error, dead or released',
+    ) as Closing['status'],
+    error: fields.any('error') as Json,
+    retryAt: fields.optionalText('retry_at', /^\d{4}-/, 'an instant') ?? null,
+    isViolation: fields.any('violation') === true,
+  };
+  fields.end();
+  if (closing.status === 'error' && closing.retryAt === null) {
+    throw new InputError('FIELD_MISSING', 'complete.retry_at is missing', { field: 'complete.retry_at' });
+  }
+  return closing;
+}
+
+function problemOf(problem: Problem | null): string | null {
+  return problem === null ? null : `span ${problem.id} version ${problem.seq}: ${problem.detail}`;
+}
+
+function atMost(value: unknown, max: number): number {
+  return Number.isInteger(value) && (value as number) >= 1 ? Math.min(value as number, max) : max;
+}
+
+function lineOf({ line }: { line?: number }): { line?: number } {
+  return line === undefined ? {} : { line };
+}
