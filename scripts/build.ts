@@ -22,11 +22,12 @@ const DIST = join(PROJECT, 'dist');
 export const FUNCTIONS: FunctionBundle[] = [
   { name: 'loglineos-db-migration', entry: 'src/lambda/migrate.ts', beside: { sql: 'sql' } },
   { name: 'loglineos-seed', entry: 'src/lambda/seed.ts', beside: { ROW: 'ROW' } },
-  {
-    name: 'loglineos-stage0-loader',
-    entry: 'src/lambda/stage0.ts',
-    beside: { 'src/kernel/sandbox/child.cjs': 'child.cjs' },
-  },
+  ...Object.entries({
+    'loglineos-stage0-loader': 'src/lambda/stage0.ts',
+    'loglineos-observer': 'src/lambda/observer.ts',
+    'loglineos-request-worker': 'src/lambda/request-worker.ts',
+    'loglineos-policy-agent': 'src/lambda/policy-agent.ts',
+  }).map(([name, entry]) => ({ name, entry, beside: { 'src/kernel/sandbox/child.cjs': 'child.cjs' } })),
 ];
 
 /** `pg` is CommonJS and asks for `require`, which an ES module has to make for itself. */

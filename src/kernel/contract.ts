@@ -45,6 +45,16 @@ export interface UntrustedRun {
   [option: string]: unknown;
 }
 
+export type WorkKind = 'requests' | 'schedules' | 'policies';
+
+export interface Claimed {
+  work: Row[];
+  /** Nothing more can be claimed in this shift: finish what is open, and return. */
+  is_over: boolean;
+  /** When work of this kind is due next, as far as it is known. */
+  next_at?: string | null;
+}
+
 export interface KernelContext {
   /** The `input` of the boot; JSON. */
   readonly input: Row;
@@ -69,6 +79,19 @@ export interface KernelContext {
   invoke(kernelId: string, input?: unknown): Promise<Row>;
   /** *Call.* Runs untrusted code of the tenant in a child of its own, never above the manifest's limits. */
   runSandboxed(run: UntrustedRun): Promise<Row>;
+  /**
+   * *Call.* Takes work of a kind: `requests`, `schedules` or `policies`. Only within a shift, that is, where the host
+   * booted the kernel to work (`TICK_ONLY` otherwise). `options` and the work's shape belong to the kind, see `src/work`.
+   */
+  claim(kind: WorkKind, options?: Row): Promise<Claimed>;
+  /** *Call.* Lets claimed work run, in the background: requests as their owner, policies over their spans. */
+  run(ids: string[]): Promise<void>;
+  /** *Call.* What has run since; waits at most `waitMs` for the first of it, and less if there may be new work. */
+  outcomes(waitMs: number): Promise<{ outcomes: Row[]; is_over: boolean }>;
+  /** *Call.* How claimed work ends. What somebody else has by now is `lost`, and nothing of it is written. */
+  complete(items: Row[]): Promise<{ done: number; lost: string[] }>;
+  /** *Call.* A request to a model by a root-signed provider row; the host holds the secret. See `src/provider`. */
+  provider(providerId: string, request: Row): Promise<Row>;
   /** *Calls*, each of them. `encrypt` and `decrypt` use the key of the tenant. */
   readonly crypto: {
     blake3(text: string): Promise<string>;
@@ -90,6 +113,11 @@ export const SYSTEM_CALLS: ReadonlySet<string> = new Set([
   'unlock',
   'invoke',
   'runSandboxed',
+  'claim',
+  'run',
+  'outcomes',
+  'complete',
+  'provider',
   'crypto.blake3',
   'crypto.hex',
   'crypto.canonicalize',

@@ -14,7 +14,8 @@
  * another compartment's child to code; await, inspect or print what came out of a context other than as JSON; read the
  * environment; know the ledger.
  */
-export type { Json, KernelContext, KernelEnv, Row, UntrustedRun } from './contract.ts';
+export type { Json, KernelContext, KernelEnv, Row, UntrustedRun, WorkKind } from './contract.ts';
 export { SYSTEM_CALLS } from './contract.ts';
 export type { LimitCode, SandboxError, SandboxJob, SandboxResult } from './sandbox/job.ts';
 export { Sandbox, type SandboxOptions } from './sandbox/sandbox.ts';
+export { refusal } from './sandbox/source.ts';

@@ -54,8 +54,12 @@ export function readStage0Config(env: NodeJS.ProcessEnv) {
       root: fields.publicKeys('TRUSTED_ROOT_KEYS'),
       runtime: fields.publicKeys('TRUSTED_RUNTIME_KEYS'),
     },
+    /** Fields by the names that provider rows say; without it, only providers that need no secret can be called. */
+    providerSecretArn: fields.has('PROVIDER_SECRET_ARN') ? fields.secretArn('PROVIDER_SECRET_ARN') : undefined,
   };
 }
+
+export type Stage0Config = ReturnType<typeof readStage0Config>;
 
 export function readSeedConfig(env: NodeJS.ProcessEnv) {
   const fields = new Environment(env, '');

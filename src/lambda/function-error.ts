@@ -16,6 +16,11 @@ export function functionError(error: unknown): Error {
 
 /** The same for a handler: all that is known goes to the log first. */
 export function loggedFunctionError(error: unknown): Error {
-  log({ level: 'error', error: String(error), cause: String((error as Error).cause ?? '') });
+  log({
+    level: 'error',
+    message: 'the function failed',
+    error: String(error),
+    cause: String((error as Error).cause ?? ''),
+  });
   return functionError(error);
 }

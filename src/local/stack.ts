@@ -2,7 +2,14 @@ import { type ServerType, serve } from '@hono/node-server';
 import { createApi } from '../api/index.ts';
 import { ConflictError, GovernanceError, UpstreamError } from '../errors.ts';
 import { Sandbox } from '../kernel/index.ts';
-import { Database, grantLogins, type LoginRole, loadMigrations, migrate, readVersions } from '../ledger/index.ts';
+import {
+  Database,
+  grantLogins,
+  type LoginRole,
+  loadMigrations,
+  migrate,
+  readVersions,
+} from '../ledger/index.ts';
 import { readRowFiles, seed } from '../seed/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
 import { createSignerFromHex, SYSTEM_ID, type TrustedKeys, verifySpan } from '../span/index.ts';
@@ -19,6 +26,7 @@ import { tokensMatch } from './bearer-token.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
 import { type LocalSecrets, lockHome, openSecrets, trustedKeysOf } from './home.ts';
 import { createLambdaApi, LAMBDA_API_PATH } from './lambda-api.ts';
+import { roleFunctions, startRoles } from './roles.ts';
 
 export interface StackOptions {
   home: string;
@@ -65,9 +73,6 @@ const BOOTS_MAX = 8;
 const CONNECTIONS_MAX = 20;
 /** How long a stop waits for requests under way. */
 const STOP_GRACE_MS = 3_000;
-const REAP_EVERY_MS = 5_000;
-/** The reaper's timer looks back this far; what is older was seen by the look at the start. */
-const REAP_WINDOW_MS = 15 * 60 * 1000;
 
 /**
  * The whole system in one process: the same rooms as in AWS, with other edges. Started in the order in which things
@@ -108,19 +113,20 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       verifier: new GovernanceVerifier(trustedKeys, nodeEd25519),
       admissions: new Map(),
       tenantMasterKey: Buffer.from(secrets.tenant_master_key, 'hex'),
+      providerSecrets: async (name) => process.env[name] || null,
       now: () => new Date(),
       log,
     };
 
     // Nothing else runs on an embedded database: a boot without an end was ours and is lost, due or not.
     await reapLostBoots(stage0, '-infinity', options.databaseUrl === undefined ? 'infinity' : new Date());
-    undo.push(reapOnTimer(stage0));
 
     const authenticate = async (token: string) => (tokensMatch(token, secrets.token) ? LOCAL_IDENTITY : null);
     const lambdaFunctions = {
       'loglineos-db-migration': () => migrateDatabase(adminUrl, secrets),
       'loglineos-seed': () => seedDatabase(seeder, secrets),
       'loglineos-stage0-loader': (event: unknown, endOfTime: Date) => invokeStage0(stage0, event, endOfTime),
+      ...roleFunctions(stage0),
     };
     const lambdaApi = createLambdaApi(lambdaFunctions, log);
     const api = createApi({ stage0, trustedKeys, authenticate });
@@ -129,6 +135,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     const url = `http://127.0.0.1:${await listen(fetch, port, undo)}`;
 
     const firstBoot = await bootForShow(stage0, trustedKeys);
+    undo.push(startRoles(stage0, { url: appUrl }));
 
     return {
       ready: {
@@ -218,24 +225,6 @@ async function seedDatabase(seeder: Database, secrets: LocalSecrets) {
   const overridePublicKey = createSignerFromHex(nodeEd25519, secrets.override_key).publicKey;
   const rows = await readRowFiles(ROW_FOLDER, { overridePublicKey });
   return seed(seeder, rows, createSignerFromHex(nodeEd25519, secrets.root_key), () => new Date());
-}
-
-function reapOnTimer(stage0: Stage0): () => Promise<void> {
-  let running: Promise<unknown> = Promise.resolve();
-  const reap = async () => {
-    const now = stage0.now();
-    const reaped = await reapLostBoots(stage0, new Date(now.getTime() - REAP_WINDOW_MS), now);
-    if (reaped > 0) stage0.log({ level: 'warn', message: 'boots were lost', count: reaped });
-  };
-  const timer = setInterval(() => {
-    running = running
-      .then(reap)
-      .catch((error) => stage0.log({ level: 'error', message: 'reaper failed', error: String(error) }));
-  }, REAP_EVERY_MS);
-  return async () => {
-    clearInterval(timer);
-    await running;
-  };
 }
 
 function listen(

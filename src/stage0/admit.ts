@@ -1,6 +1,6 @@
 import { GovernanceError } from '../errors.ts';
 import { type Identity, readPlacedVersions } from '../ledger/index.ts';
-import type { StoredSpan } from '../span/index.ts';
+import type { Json, StoredSpan } from '../span/index.ts';
 import { MANIFEST_ID, type Manifest, parseManifest, requireAllowed } from './manifest.ts';
 import type { Stage0 } from './stage0.ts';
 
@@ -47,4 +47,15 @@ function requireActiveKernel(kernel: StoredSpan | undefined, kernelId: string): 
     );
   }
   return kernel as Kernel;
+}
+
+/** Which code, under which manifest. The kernel's hash covers its code, the manifest's what it allowed. */
+export function proofOf(kernel: StoredSpan, manifest: Manifest): Record<string, Json> {
+  return {
+    kernel_id: kernel.id,
+    kernel_seq: kernel.seq,
+    kernel_hash: kernel.curr_hash,
+    manifest_seq: manifest.seq,
+    manifest_hash: manifest.hash,
+  };
 }

@@ -12,13 +12,13 @@ import {
   sealNewSpan,
 } from '../ledger/index.ts';
 import { canonicalJson, checkProof, type Json, type StoredSpan } from '../span/index.ts';
-import { type Admission, admit } from './admit.ts';
+import { type Admission, admit, proofOf } from './admit.ts';
 import { derivedId } from './identifiers.ts';
 import type { Manifest } from './manifest.ts';
 import { meter, refuseOverQuota, release } from './quota.ts';
 import type { BootRequest } from './request.ts';
 import { runKernel } from './run-kernel.ts';
-import { type Announced, appendContext, type Stage0 } from './stage0.ts';
+import { type Announced, appendContext, type Shift, type Stage0 } from './stage0.ts';
 
 export type BootStatus = 'complete' | 'error' | 'timeout' | 'lost';
 
@@ -45,23 +45,30 @@ const APPEND_ATTEMPTS_MAX = 3;
 /** Boots of one caller that find governance changed under them, before they give up. */
 const STALE_ADMISSIONS_MAX = 5;
 
+export interface BootOptions {
+  /** When the surroundings end us (a Lambda's own limit); the kernel's limit may come sooner. */
+  endOfTime?: Date | undefined;
+  /** The kernel is to work until then, instead of answering a caller. */
+  shift?: Shift | undefined;
+}
+
 /**
  * Run a kernel for a caller: the whole of Stage-0, top to bottom. A refusal throws and leaves neither boot_event nor
  * execution; once the boot_event is there, so is exactly one execution, and an answer.
  *
- * @param endOfTime when the surroundings end us (a Lambda's own limit); the kernel's limit may come sooner.
  * @throws {LogLineError} of kind input, access, governance, integrity or conflict, when nothing may run.
  */
-export async function boot(stage0: Stage0, request: BootRequest, endOfTime?: Date): Promise<BootAnswer> {
+export async function boot(stage0: Stage0, request: BootRequest, options: BootOptions = {}): Promise<BootAnswer> {
   const traceId = request.trace_id ?? randomBytes(16).toString('hex');
   for (let stale = 0; stale < STALE_ADMISSIONS_MAX; stale++) {
     const admission = await admitted(stage0, request);
     const metered = await meter(stage0, admission.manifest, request);
-    const announced = announce(stage0, request, admission.manifest, traceId, endOfTime);
+    const announced = announce(stage0, request, admission.manifest, traceId, options);
     const outcome = await announceInLedger(stage0, request, admission, metered, announced);
     switch (outcome) {
       case 'appended':
-        return runAndRecord(stage0, request, admission, metered, announced);
+        options.shift?.admitted(admission);
+        return runAndRecord(stage0, request, admission, metered, announced, options.shift);
       case 'taken':
         return answerOfEarlierBoot(stage0, request, announced);
       case 'quota':
@@ -95,13 +102,14 @@ async function runAndRecord(
   { manifest, kernel }: Admission,
   metered: BootConditions['metered'],
   announced: Announced,
+  shift: Shift | undefined,
 ): Promise<BootAnswer> {
   let functionRuns = 0;
   const onFunctionRun = (change: 1 | -1) => {
     functionRuns += change;
   };
   try {
-    const run = runKernel(stage0, { ...request, manifest, kernel, announced, onFunctionRun });
+    const run = runKernel(stage0, { ...request, manifest, kernel, announced, onFunctionRun, shift });
     const result = await run.catch((error) => neverRan(stage0, error));
     return await appendExecution(stage0, request.identity, manifest, kernel, announced, result);
   } finally {
@@ -116,11 +124,14 @@ function announce(
   request: BootRequest,
   manifest: Manifest,
   traceId: string,
-  endOfTime: Date | undefined,
+  { endOfTime, shift }: BootOptions,
 ): Announced {
   const { identity, idempotency_key } = request;
   const startedAt = stage0.now();
-  const limit = startedAt.getTime() + manifest.policy.timeout_ms + KERNEL_MARGIN_MS;
+  const limit =
+    shift !== undefined && endOfTime !== undefined
+      ? endOfTime.getTime()
+      : startedAt.getTime() + manifest.policy.timeout_ms + KERNEL_MARGIN_MS;
   const bootEventId =
     idempotency_key === undefined
       ? randomUUID()
@@ -181,17 +192,6 @@ async function announceInLedger(
     if (error instanceof GovernanceError && error.code === 'QUOTA_EXCEEDED') return 'quota';
     throw error;
   }
-}
-
-/** Which code, under which manifest. The kernel's hash covers its code, the manifest's what it allowed. */
-function proofOf(kernel: StoredSpan, manifest: Manifest): Record<string, Json> {
-  return {
-    kernel_id: kernel.id,
-    kernel_seq: kernel.seq,
-    kernel_hash: kernel.curr_hash,
-    manifest_seq: manifest.seq,
-    manifest_hash: manifest.hash,
-  };
 }
 
 /** The sandbox could not take the kernel (it is full, or cannot start a child): that is how this boot ended. */

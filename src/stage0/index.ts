@@ -5,10 +5,12 @@
  * Authoritative for whether code may run. Fails closed: what cannot be proved is refused, and a refusal runs nothing.
  * Must never run a row by its name or place alone, nor let an answer leave without its execution in the ledger.
  */
-export { type BootAnswer, boot } from './boot.ts';
+export type { Admission } from './admit.ts';
+export { type BootAnswer, type BootOptions, boot } from './boot.ts';
+export { derivedId } from './identifiers.ts';
 export { BootFailed, invokeStage0 } from './invocation.ts';
 export { MANIFEST_ID, parseManifestContent } from './manifest.ts';
 export { reapLostBoots } from './reaper.ts';
 export { type BootRequest, parseBootRequest } from './request.ts';
-export type { Stage0 } from './stage0.ts';
+export { appendContext, type Shift, type Stage0 } from './stage0.ts';
 export { GovernanceVerifier } from './verify-kernel.ts';

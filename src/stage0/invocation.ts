@@ -9,7 +9,7 @@ import type { Stage0 } from './stage0.ts';
  * @param endOfTime when Lambda ends the invocation.
  */
 export async function invokeStage0(stage0: Stage0, event: unknown, endOfTime?: Date): Promise<BootAnswer> {
-  const answer = await boot(stage0, parseBootRequest(event), endOfTime);
+  const answer = await boot(stage0, parseBootRequest(event), { endOfTime });
   if (!answer.ok) throw new BootFailed(answer);
   return answer;
 }

@@ -1,5 +1,6 @@
 import { GovernanceError, InputError, IntegrityError } from '../errors.ts';
 import { Fields } from '../fields.ts';
+import type { QueueLimits } from '../ledger/index.ts';
 import type { StoredSpan } from '../span/index.ts';
 
 /** The manifest's id, fixed: the only span that Stage-0 knows by heart. */
@@ -15,8 +16,10 @@ export interface ManifestContent {
     perTenantDailyExecLimit: number;
     /** Kernels whose boots run a function and so take one execution of the tenant's day. */
     meteredBootIds: string[];
-    /** Tenants with a daily limit of their own. */
-    tenants: Map<string, number>;
+    /** Requests of a tenant that are worked on at the same time. */
+    perTenantConcurrency: number;
+    /** Tenants with limits of their own; what is not said of one is everybody's. */
+    tenants: Map<string, { perTenantDailyExecLimit?: number; perTenantConcurrency?: number }>;
   };
   /** Bounds of a function's run: slow above, ended above, memory above. */
   policy: { slow_ms: number; timeout_ms: number; memory_mb: number };
@@ -53,12 +56,8 @@ function readContent(fields: Fields): ManifestContent {
     throttle: {
       perTenantDailyExecLimit: throttle.wholeNumber('per_tenant_daily_exec_limit', 0),
       meteredBootIds: throttle.uuids('metered_boot_ids'),
-      tenants: throttle.map('tenants', (tenants, name) => {
-        const tenant = tenants.object(name);
-        const limit = tenant.wholeNumber('per_tenant_daily_exec_limit', 0);
-        tenant.end();
-        return limit;
-      }),
+      perTenantConcurrency: throttle.wholeNumber('per_tenant_concurrency', 1),
+      tenants: throttle.map('tenants', (tenants, name) => readTenant(tenants.object(name))),
     },
     policy: {
       slow_ms: policy.wholeNumber('slow_ms', 1),
@@ -74,6 +73,19 @@ function readContent(fields: Fields): ManifestContent {
   return content;
 }
 
+function readTenant(fields: Fields) {
+  const tenant = {
+    ...(fields.has('per_tenant_daily_exec_limit')
+      ? { perTenantDailyExecLimit: fields.wholeNumber('per_tenant_daily_exec_limit', 0) }
+      : {}),
+    ...(fields.has('per_tenant_concurrency')
+      ? { perTenantConcurrency: fields.wholeNumber('per_tenant_concurrency', 1) }
+      : {}),
+  };
+  fields.end();
+  return tenant;
+}
+
 /** Step 3, allowed: the manifest decides what may boot, whatever else the ledger holds. */
 export function requireAllowed(manifest: Manifest, kernelId: string, isThere: boolean): void {
   if (manifest.allowedBootIds.includes(kernelId)) return;
@@ -86,5 +98,18 @@ export function requireAllowed(manifest: Manifest, kernelId: string, isThere: bo
 }
 
 export function dailyLimitOf({ throttle }: Manifest, tenantId: string): number {
-  return throttle.tenants.get(tenantId) ?? throttle.perTenantDailyExecLimit;
+  return throttle.tenants.get(tenantId)?.perTenantDailyExecLimit ?? throttle.perTenantDailyExecLimit;
+}
+
+/** The limits of the queue, as its claims want them. */
+export function queueLimitsOf({ throttle }: Manifest): QueueLimits {
+  const tenants = [...throttle.tenants].map(([id, { perTenantDailyExecLimit, perTenantConcurrency }]) => [
+    id,
+    { daily: perTenantDailyExecLimit, concurrency: perTenantConcurrency },
+  ]);
+  return {
+    daily: throttle.perTenantDailyExecLimit,
+    concurrency: throttle.perTenantConcurrency,
+    tenants: Object.fromEntries(tenants),
+  };
 }

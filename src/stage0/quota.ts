@@ -7,7 +7,7 @@ import {
   releaseExecution,
   reserveExecution,
 } from '../ledger/index.ts';
-import { isUuid, type Json } from '../span/index.ts';
+import { type Ed25519, isUuid, type Json, type StoredSpan } from '../span/index.ts';
 import { dailyLimitOf, type Manifest } from './manifest.ts';
 import type { BootRequest } from './request.ts';
 import { appendContext, type Stage0 } from './stage0.ts';
@@ -83,12 +83,7 @@ async function isForced({ database, scheme }: Stage0, manifest: Manifest, reques
   const span = isUuid(spanId)
     ? (await readLatestVersions(database, request.identity, [spanId])).get(spanId)
     : undefined;
-  const signature = String(input.force?.signature);
-  const isValid =
-    span !== undefined &&
-    manifest.overridePublicKey !== null &&
-    /^[0-9a-f]{128}$/.test(signature) &&
-    scheme.verify(hexToBytes(signature), hexToBytes(span.curr_hash), hexToBytes(manifest.overridePublicKey));
+  const isValid = span !== undefined && isOverridden(scheme, manifest, span, input.force?.signature);
   if (isValid) return true;
   const field = 'input.force.signature';
   throw new GovernanceError(
@@ -97,5 +92,15 @@ async function isForced({ database, scheme }: Stage0, manifest: Manifest, reques
     {
       field,
     },
+  );
+}
+
+/** Whether a signature is the override key's, over the hash of this version of a function. */
+export function isOverridden(scheme: Ed25519, manifest: Manifest, fn: StoredSpan, signature: unknown): boolean {
+  return (
+    manifest.overridePublicKey !== null &&
+    typeof signature === 'string' &&
+    /^[0-9a-f]{128}$/.test(signature) &&
+    scheme.verify(hexToBytes(signature), hexToBytes(fn.curr_hash), hexToBytes(manifest.overridePublicKey))
   );
 }

@@ -15,6 +15,8 @@ export interface Stage0 {
   admissions: Map<string, Admission>;
   /** 32 bytes; each tenant's key for `ctx.crypto.encrypt` is derived from it. */
   tenantMasterKey: Uint8Array;
+  /** The secret that a provider row names; null when there is none. Its value goes into a request's header and nowhere else. */
+  providerSecrets: (name: string) => Promise<string | null>;
   now: () => Date;
   log: (entry: Record<string, unknown>) => void;
 }
@@ -30,4 +32,17 @@ export interface Announced {
   traceId: string;
   startedAt: Date;
   deadline: Date;
+}
+
+/**
+ * A kernel that is booted to work, and not to answer a caller: for how long it takes new work, and when it looks for
+ * some. Only a composition root has one to give, so that nobody can boot himself into the queue.
+ */
+export interface Shift {
+  /** Called once, before the kernel runs: what lets it. */
+  admitted(admission: Admission): void;
+  /** No new work is taken from here on; what is open may still end. */
+  isOver(): boolean;
+  /** Resolves after `ms`, or as soon as there may be new work, or when the shift is over. */
+  wait(ms: number): Promise<void>;
 }

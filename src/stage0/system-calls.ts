@@ -14,10 +14,12 @@ import {
 import { blake3Hex, canonicalJson, checkProof, isUuid, type StoredSpan } from '../span/index.ts';
 import { admit, type Kernel } from './admit.ts';
 import type { Manifest } from './manifest.ts';
+import { callProviderRow } from './provider-call.ts';
 import { meter, refuseOverQuota, release, reserve } from './quota.ts';
 import type { runKernel } from './run-kernel.ts';
-import { type Announced, appendContext, type Stage0 } from './stage0.ts';
+import { type Announced, appendContext, type Shift, type Stage0 } from './stage0.ts';
 import { decryptForTenant, encryptForTenant } from './tenant-crypto.ts';
+import { WorkCalls } from './work-calls.ts';
 
 /** A kernel may invoke a kernel, which may invoke another: three deep. */
 const DEPTH_MAX = 3;
@@ -37,6 +39,8 @@ export interface KernelRun {
   onFunctionRun: (change: 1 | -1) => void;
   /** The run that invoked this one. */
   outer?: SystemCalls;
+  /** There when the kernel was booted to work. */
+  shift?: Shift | undefined;
 }
 
 /** An open transaction that holds an advisory lock. What the kernel does meanwhile belongs to it, one call at a time. */
@@ -61,6 +65,7 @@ export class SystemCalls {
   readonly #stage0: Stage0;
   readonly #run: KernelRun;
   readonly #runNested: typeof runKernel;
+  readonly #work: WorkCalls;
   #held: Held | undefined;
   #isOver = false;
   #isLocking = false;
@@ -73,6 +78,12 @@ export class SystemCalls {
     unlock: ([key, outcome]) => this.#unlock(String(key), outcome === 'commit' ? 'commit' : 'rollback'),
     invoke: ([kernelId, input]) => this.#invoke(kernelId, input ?? null),
     runSandboxed: ([run]) => this.#runSandboxed(run as Row),
+    claim: ([kind, options]) => this.#work.claim(kind, options),
+    run: ([ids]) => this.#work.run(ids),
+    outcomes: ([waitMs]) => this.#work.outcomes(waitMs),
+    complete: ([items]) => this.#work.complete(items),
+    provider: ([id, request]) =>
+      callProviderRow(this.#stage0, this.#run.identity, id, request, this.#run.announced.deadline),
     'crypto.blake3': async ([text]) => blake3Hex(requireText(text)),
     'crypto.hex': async ([text]) => Buffer.from(requireText(text)).toString('hex'),
     'crypto.canonicalize': async ([value]) => canonicalJson(value ?? null),
@@ -87,6 +98,7 @@ export class SystemCalls {
     this.#stage0 = stage0;
     this.#run = run;
     this.#runNested = runNested;
+    this.#work = new WorkCalls(stage0, run);
     this.depth = run.outer === undefined ? 0 : run.outer.depth + 1;
   }
 
@@ -104,6 +116,7 @@ export class SystemCalls {
     if (held !== undefined) held.isReleased = true;
     held?.release('rollback');
     await held?.ended.catch(() => {});
+    await this.#work.end();
   }
 
   /** The lock this run works under: its own, or that of the run that invoked it. */

@@ -50,7 +50,7 @@ export function manifestRow(content: object = {}): Record<string, unknown> {
     content: {
       kernels: {},
       allowed_boot_ids: [],
-      throttle: { per_tenant_daily_exec_limit: 100, metered_boot_ids: [], tenants: {} },
+      throttle: { per_tenant_daily_exec_limit: 100, metered_boot_ids: [], per_tenant_concurrency: 64, tenants: {} },
       policy: { slow_ms: 5000, timeout_ms: 60000, memory_mb: 128 },
       override_pubkey_hex: null,
       ...content,

@@ -325,7 +325,7 @@ describe('a manifest that does not hold', () => {
       },
       'content.policy',
     ],
-    ['an id that is none', (content) => content.allowed_boot_ids.push('run_code'), 'content.allowed_boot_ids.2'],
+    ['an id that is none', (content) => content.allowed_boot_ids.push('run_code'), 'content.allowed_boot_ids.6'],
     [
       'a field nobody knows',
       (content) => {

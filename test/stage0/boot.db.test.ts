@@ -131,7 +131,7 @@ describe('what a boot records', () => {
 
   it('ends a kernel that runs for ever at the end of time, and the next boot works', async () => {
     const request = { boot_function_id: PROBE, identity: ALICE, input: { probe: 'spin' } };
-    const answer = await boot(installation.stage0, request, new Date(Date.now() + 300));
+    const answer = await boot(installation.stage0, request, { endOfTime: new Date(Date.now() + 300) });
     expect(answer).toMatchObject({ ok: false, status: 'timeout', error: { code: 'TIMEOUT' } });
     expect(await installation.span(answer.execution_id)).toMatchObject({
       status: 'timeout',

@@ -88,6 +88,7 @@ export class Installation {
       verifier: new GovernanceVerifier(trustedKeys, nodeEd25519),
       admissions: new Map(),
       tenantMasterKey: new Uint8Array(32).fill(5),
+      providerSecrets: async () => null,
       now: () => new Date(),
       log: (entry) => this.logged.push(entry),
       ...more,

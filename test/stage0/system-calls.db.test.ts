@@ -139,7 +139,7 @@ describe('ctx.sql', () => {
       identity: ALICE,
       input: sql('select count(*) from generate_series(1, 2000000000) takes_too_long'),
     };
-    const answer = await boot(installation.stage0, request, new Date(Date.now() + 400));
+    const answer = await boot(installation.stage0, request, { endOfTime: new Date(Date.now() + 400) });
     expect(answer).toMatchObject({ ok: false });
     expect(['TIMEOUT', 'DATABASE_TIMEOUT']).toContain(answer.error?.code);
     await expect
@@ -265,7 +265,7 @@ describe('ctx.lock', () => {
   it('is let go, and its appends with it, when the kernel dies inside', async () => {
     const span = note();
     const request = { boot_function_id: PROBE, identity: ALICE, input: { probe: 'lockThenSpin', key: 'dies', span } };
-    const answer = await boot(installation.stage0, request, new Date(Date.now() + 500));
+    const answer = await boot(installation.stage0, request, { endOfTime: new Date(Date.now() + 500) });
     expect(answer).toMatchObject({ ok: false, status: 'timeout' });
     expect(await named(span.name)).toEqual([]);
     const after = note();
@@ -281,7 +281,7 @@ describe('ctx.lock', () => {
       identity: ALICE,
       input: { probe: 'lockSleepAppend', key: 'waits', span },
     };
-    const answer = await boot(installation.stage0, request, new Date(Date.now() + 500));
+    const answer = await boot(installation.stage0, request, { endOfTime: new Date(Date.now() + 500) });
     expect(answer).toMatchObject({ ok: false });
     // The same connections serve the next boots: nothing of the dead kernel may still come out of them.
     for (let i = 0; i < 5; i++) expect(await installation.probe({ probe: 'answer', value: i })).toBe(i);

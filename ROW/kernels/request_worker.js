@@ -1,0 +1,94 @@
+/**
+ * request_worker_kernel: take due requests from the queue, run their functions as their owners, and say how each ends.
+ *
+ * Works for as long as its shift lasts. The host leases, runs, signs and fences; what is decided is decided here: how
+ * many requests are open at once, what is tried again and when, and what is given up.
+ *
+ *   scheduled ──▶ complete                     it ran and answered
+ *       │  ▲ └──▶ error ──▶ (its time) ──┐     it failed, and is tried again
+ *       │  └────────────────────────────┘
+ *       └───────▶ dead                         it failed for the last time, or may not run at all
+ *
+ * @param {Ctx} ctx
+ */
+export default async function main(ctx) {
+  const sum = { claimed: 0, ended: /** @type {Record<string, number>} */ ({}) };
+  /** @type {Map<string, any>} */
+  const open = new Map();
+  let isOver = false;
+  let mayClaim = true;
+
+  while (!isOver || open.size > 0) {
+    if (!isOver && mayClaim && SLOTS - open.size >= CLAIM_MIN) {
+      const claimed = await ctx.claim('requests', { limit: SLOTS - open.size });
+      isOver = claimed.is_over;
+      sum.claimed += claimed.work.length;
+      for (const request of claimed.work) open.set(request.request_id, request);
+      const refused = claimed.work.filter((request) => request.refusal !== null || request.takeovers > TAKEOVERS_MAX);
+      await close(refused.map(refusal));
+      await ctx.run(claimed.work.map((request) => request.request_id).filter((id) => open.has(id)));
+    }
+
+    const heard = await ctx.outcomes(IDLE_MS);
+    isOver ||= heard.is_over;
+    await close(heard.outcomes.map((outcome) => decide(ctx, outcome, open.get(outcome.request_id))));
+    // A sandbox that takes nothing now will not take more a moment later.
+    mayClaim = heard.outcomes.length === 0 || heard.outcomes.some((outcome) => outcome.status !== 'not_run');
+  }
+  return sum;
+
+  /** @param {Record<string, any>[]} closings */
+  async function close(closings) {
+    if (closings.length === 0) return;
+    const { lost } = await ctx.complete(closings);
+    for (const { request_id, status } of closings) {
+      open.delete(request_id);
+      const end = lost.includes(request_id) ? 'lost' : status;
+      sum.ended[end] = (sum.ended[end] ?? 0) + 1;
+    }
+  }
+}
+
+/** Requests that are open at once, and how many of these must be free for a look at the queue. */
+const SLOTS = 128;
+const CLAIM_MIN = 16;
+/** How long to wait for an outcome, or a hint of new work, before looking at the queue again. */
+const IDLE_MS = 1_000;
+
+/** Times that a request runs, unless it says otherwise. */
+const ATTEMPTS_MAX = 3;
+/** Wait before the second attempt; doubled for each one after, up to the maximum. */
+const BACKOFF_MS = 1_000;
+const BACKOFF_MS_MAX = 600_000;
+/** Workers that may vanish with one attempt, before the request itself is what ends them. */
+const TAKEOVERS_MAX = 10;
+
+/**
+ * May not run at all: given up at once.
+ *
+ * @param {Record<string, any>} request
+ */
+function refusal({ request_id, refusal: refused, takeovers }) {
+  const lost = { code: 'LOST', message: `${takeovers} workers vanished while they had this request` };
+  const error = refused ?? lost;
+  return { request_id, status: 'dead', error, violation: error.code === 'QUOTA_EXCEEDED' };
+}
+
+/**
+ * @param {Ctx} ctx
+ * @param {Record<string, any>} outcome of its run
+ * @param {Record<string, any>} request
+ */
+function decide(ctx, { request_id, status, code, message }, { attempt, max_attempts, retry }) {
+  if (status === 'complete') return { request_id, status };
+  const error = { code, message };
+  if (status === 'not_run') {
+    // No room, or no child: nothing ran, so it goes back as if it had never been taken. An input that no sandbox takes is given up.
+    return code === 'INPUT_INVALID' ? { request_id, status: 'dead', error } : { request_id, status: 'released' };
+  }
+  if (attempt >= (max_attempts ?? ATTEMPTS_MAX)) return { request_id, status: 'dead', error };
+  const backoff = Math.min((retry?.backoff_ms ?? BACKOFF_MS) * 2 ** (attempt - 1), retry?.max_ms ?? BACKOFF_MS_MAX);
+  // Half of it is left to chance, so that what failed together does not come back together.
+  const wait = Math.round(backoff * (0.5 + Math.random() / 2));
+  return { request_id, status: 'error', error, retry_at: new Date(Date.parse(ctx.now()) + wait).toISOString() };
+}

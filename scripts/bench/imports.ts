@@ -1,0 +1,42 @@
+import { spawnSync } from 'node:child_process';
+import { buildAll, FUNCTIONS } from '../build.ts';
+import { type Figure, inTurns } from './figures.ts';
+
+const IMPORT_RUNS = 15;
+const PLACEHOLDER = 'ab'.repeat(32);
+
+/** (d) What loading each bundle adds to starting Node. */
+export async function benchImports(): Promise<Figure[]> {
+  await buildAll();
+  const arn = 'arn:aws:secretsmanager:eu-west-1:000000000000:secret:bench';
+  const env = {
+    DATABASE_HOST: 'localhost',
+    DATABASE_NAME: 'bench',
+    DATABASE_USER: 'bench',
+    ...Object.fromEntries(
+      ['DATABASE', 'RUNTIME', 'ROOT', 'APP_LOGIN', 'SEEDER_LOGIN', 'AUDITOR_LOGIN'].map((name) => [
+        `${name}_SECRET_ARN`,
+        arn,
+      ]),
+    ),
+    TRUSTED_ROOT_KEYS: PLACEHOLDER,
+    TRUSTED_RUNTIME_KEYS: PLACEHOLDER,
+  };
+  const start = (args: string[]) => {
+    const started = performance.now();
+    const { status, stderr } = spawnSync(process.execPath, args, { env, encoding: 'utf8' });
+    if (status !== 0) throw new Error(`node ${args.join(' ')}: ${stderr}`);
+    return performance.now() - started;
+  };
+  const measured: Figure[] = [];
+  for (const { name } of FUNCTIONS) {
+    const bundle = new URL(`../../dist/${name}/index.mjs`, import.meta.url).pathname;
+    const [value, limit] = await inTurns(
+      async () => start([bundle]),
+      async () => start(['-e', '0']),
+      IMPORT_RUNS,
+    );
+    measured.push({ name: `import_${name}`, value, unit: 'ms', limit, ratio: value / limit });
+  }
+  return measured;
+}

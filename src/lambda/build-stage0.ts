@@ -1,0 +1,32 @@
+import { readSecretField } from '../aws/index.ts';
+import { Sandbox } from '../kernel/index.ts';
+import { Database } from '../ledger/index.ts';
+import { nodeEd25519 } from '../span/ed25519-node.ts';
+import { createSignerFromHex } from '../span/index.ts';
+import { GovernanceVerifier, type Stage0 } from '../stage0/index.ts';
+import { connectionOptions, type Stage0Config } from './config.ts';
+import { log } from './log.ts';
+
+/** Stage-0 of one container, for the function of that name. */
+export async function buildStage0(
+  config: Stage0Config,
+  functionName: string,
+  kernelCompartment: string,
+  connectionsMax: number,
+): Promise<Stage0> {
+  const sandbox = new Sandbox();
+  sandbox.prewarm('kernel', kernelCompartment).catch(() => {}); // starts while the secrets travel; a boot would say what failed
+  const { providerSecretArn } = config;
+  return {
+    database: new Database({ ...connectionOptions(config.database), applicationName: functionName, connectionsMax }),
+    sandbox,
+    signer: createSignerFromHex(nodeEd25519, await readSecretField(config.runtimeSecretArn, 'runtime_key')),
+    scheme: nodeEd25519,
+    verifier: new GovernanceVerifier(config.trustedKeys, nodeEd25519),
+    admissions: new Map(),
+    tenantMasterKey: Buffer.from(await readSecretField(config.runtimeSecretArn, 'tenant_master_key'), 'hex'),
+    providerSecrets: async (name) => (providerSecretArn === undefined ? null : readSecretField(providerSecretArn, name)),
+    now: () => new Date(),
+    log,
+  };
+}
