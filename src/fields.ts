@@ -50,6 +50,14 @@ export class Fields {
     return value.map((_item, i) => items.uuid(String(i)));
   }
 
+  /** A list of at most `max`: every item read the same way, by its index. */
+  list<T>(name: string, max: number, read: (items: Fields, index: string) => T): T[] {
+    const value = this.#required(name);
+    if (!Array.isArray(value) || value.length > max) throw invalid(this.#at(name), `expected a list of at most ${max}`);
+    const items = new Fields({ ...value }, this.#at(name));
+    return value.map((_item, i) => read(items, String(i)));
+  }
+
   wholeNumber(name: string, min: number): number {
     const value = this.#required(name);
     if (!Number.isSafeInteger(value) || (value as number) < min) {

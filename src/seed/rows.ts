@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { InputError, LogLineError } from '../errors.ts';
 import type { SpanDraft } from '../ledger/index.ts';
+import { parseProviderContent } from '../provider/index.ts';
 import { ASSIGNED_COLUMNS, canonicalText, isUuid, type Json, parseJson, SYSTEM_ID } from '../span/index.ts';
 import { MANIFEST_ID, parseManifestContent } from '../stage0/index.ts';
 
@@ -87,6 +88,7 @@ async function readRow(line: string, folder: string, installation: Installation)
     owner_id: SYSTEM_ID,
     tenant_id: SYSTEM_ID,
   } as SpanDraft;
+  if (row.entity_type === 'provider') parseProviderContent(row.content, row.name);
   for (const field of ['seq', 'at'] as const) {
     if (draft[field] !== undefined) throw new InputError('ROW_INVALID', `${field}: is assigned when the row is seeded`);
   }

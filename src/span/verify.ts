@@ -17,7 +17,7 @@ export interface Problem {
 
 /** The public keys (64 hex digits) that may sign. They come from configuration, never from the ledger itself. */
 export interface TrustedKeys {
-  /** May sign everything, and alone may sign what governs: manifest, kernels, system policies. */
+  /** May sign everything, and alone may sign what governs: manifest, kernels, system policies, providers. */
   root: ReadonlySet<string>;
   /** May sign what happened. */
   runtime: ReadonlySet<string>;
@@ -25,7 +25,7 @@ export interface TrustedKeys {
 
 /** The identity that seeding writes under. What it owns, governs. */
 export const SYSTEM_ID = 'system';
-const GOVERNING_TYPES: ReadonlySet<string> = new Set(['manifest', 'function', 'policy']);
+const GOVERNING_TYPES: ReadonlySet<string> = new Set(['manifest', 'function', 'policy', 'provider']);
 
 /** Whether a span governs the system, so that only a root key may have signed it. */
 export function isGoverning(span: Span): boolean {

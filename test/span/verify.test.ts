@@ -82,7 +82,7 @@ describe('verifySpan', () => {
 });
 
 describe('what governs', () => {
-  it.each(['manifest', 'function', 'policy'])(
+  it.each(['manifest', 'function', 'policy', 'provider'])(
     'is a %s of the system, and only a root key may sign it',
     (entity_type) => {
       expect(classesOf(sealed({ ...SYSTEM, entity_type }, rootSigner))).toEqual([]);
@@ -96,6 +96,7 @@ describe('what governs', () => {
     expect(isGoverning({ entity_type: 'function', owner_id: 'alice', tenant_id: SYSTEM_ID })).toBe(false);
     expect(isGoverning({ entity_type: 'function', owner_id: SYSTEM_ID, tenant_id: 'acme' })).toBe(false);
     expect(isGoverning({ entity_type: 'execution', ...SYSTEM })).toBe(false);
+    expect(isGoverning({ entity_type: 'provider', owner_id: 'alice', tenant_id: 'acme' })).toBe(false);
   });
 });
 
