@@ -32,7 +32,7 @@ begin
   return null;
 end $$;
 
--- Spans whose newest version says when it expires. boot_events say it too, to their own reaper.
+-- Spans whose newest version says when it expires. boot_events say it too, to their own reaper; requests end by themselves.
 create table ledger.expiry (
   span_id    uuid primary key,
   expires_at timestamptz not null
@@ -158,7 +158,8 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$
    where policy_id = any (p_policy_ids) and (tx_id, position) = (p_from_tx_id, p_from_position)
 $$;
 
--- What an operator wants to know of all this: how much waits, how long, and how far policies are behind.
+-- What an operator wants to know of all this: how much waits, how long, and how far policies are behind. What is due, or
+-- was lost with its worker, waits, whether or not somebody came to claim it since. A paused policy is not behind but paused.
 create function ledger.work_snapshot(p_now timestamptz) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -168,7 +169,8 @@ declare
 begin
   perform set_config('app.user_id', 'metrics', true), set_config('app.tenant_id', 'system', true);
   select c.tx_id, c.position into behind from ledger.policy_cursor c
-   where c.trigger = 'span' order by c.tx_id, c.position limit 1;
+   where c.trigger = 'span' and (c.paused_until is null or c.paused_until <= p_now)
+   order by c.tx_id, c.position limit 1;
   if found then
     select count(*), min(t.at) into lag_spans, lag_since
       from (select r.at from ledger.universal_registry r
@@ -176,17 +178,24 @@ begin
                and r.tx_id < pg_snapshot_xmin(pg_current_snapshot()) and r.is_deleted is not true
              order by r.tx_id, r.position limit 10000) t;
   end if;
-  return jsonb_build_object(
-    'queue', jsonb_build_object(
-      'ready', (select count(*) from ledger.request_queue where state = 'ready'),
-      'delayed', (select count(*) from ledger.request_queue where state = 'delayed'),
-      'leased', (select count(*) from ledger.request_queue where state = 'leased'),
-      'dead', (select count(*) from ledger.request_queue where state = 'dead'),
-      'oldest_ready_ms', (select round(extract(epoch from p_now - min(due_at)) * 1000) from ledger.request_queue where state = 'ready')),
-    'policies', jsonb_build_object(
-      'lag_spans', lag_spans,
-      'lag_ms', greatest(0, coalesce(round(extract(epoch from p_now - lag_since) * 1000), 0)),
-      'paused', (select count(*) from ledger.policy_cursor where paused_until > p_now)));
+  return (
+    select jsonb_build_object(
+      'queue', jsonb_build_object(
+        'ready', count(*) filter (where w.waits),
+        'delayed', count(*) filter (where w.state = 'delayed' and not w.waits),
+        'leased', count(*) filter (where w.state = 'leased' and not w.waits),
+        'dead', count(*) filter (where w.state = 'dead'),
+        'oldest_ready_ms', round(extract(epoch from p_now - min(w.due_at) filter (where w.waits)) * 1000)),
+      'policies', jsonb_build_object(
+        'lag_spans', lag_spans,
+        'lag_ms', greatest(0, coalesce(round(extract(epoch from p_now - lag_since) * 1000), 0)),
+        'paused', (select count(*) from ledger.policy_cursor where paused_until > p_now)))
+      from (
+        select q.state, q.due_at, q.state = 'ready' or (q.state = 'delayed' and q.due_at <= p_now)
+               or (q.state = 'leased' and q.leased_until <= p_now) as waits
+          from ledger.request_queue q
+      ) w
+  );
 end $$;
 
 grant create on schema ledger to loglineos_guard;
@@ -227,6 +236,6 @@ create trigger track_policy after insert on ledger.universal_registry
   for each row when (new.entity_type = 'policy') execute function ledger.track_policy();
 alter table ledger.universal_registry enable always trigger track_policy;
 create trigger watch_expiry after insert on ledger.universal_registry
-  for each row when (new.entity_type <> 'boot_event' and (new.expires_at is not null or new.seq > 0))
+  for each row when (new.entity_type not in ('boot_event', 'request') and (new.expires_at is not null or new.seq > 0))
   execute function ledger.watch_expiry();
 alter table ledger.universal_registry enable always trigger watch_expiry;

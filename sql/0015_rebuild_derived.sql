@@ -60,7 +60,7 @@ begin
   delete from ledger.expiry;
   insert into ledger.expiry (span_id, expires_at)
     select id, expires_at from ledger.current_span
-     where expires_at is not null and entity_type <> 'boot_event' and is_deleted is not true;
+     where expires_at is not null and entity_type not in ('boot_event', 'request') and is_deleted is not true;
 
   -- The witness is only ever added to: what it remembers of a vanished row is the evidence.
   insert into ledger.registry_witness (id, seq, position, tx_id, curr_hash)

@@ -56,6 +56,8 @@ export function readStage0Config(env: NodeJS.ProcessEnv) {
     },
     /** Fields by the names that provider rows say; without it, only providers that need no secret can be called. */
     providerSecretArn: fields.has('PROVIDER_SECRET_ARN') ? fields.secretArn('PROVIDER_SECRET_ARN') : undefined,
+    /** A dimension of the metrics that the roles publish. */
+    environment: fields.optionalText('ENVIRONMENT', /^[\w-]{1,40}$/, '1 to 40 letters, digits, _ and -') ?? 'default',
   };
 }
 

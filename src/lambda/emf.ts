@@ -1,5 +1,7 @@
-import { METRIC_NAMESPACE } from '../work/index.ts';
 import { log } from './log.ts';
+
+/** The namespace of all metrics, those that the roles publish too. */
+export const METRIC_NAMESPACE = 'LogLineOS';
 
 export interface Measured {
   name: string;

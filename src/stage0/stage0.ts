@@ -1,6 +1,7 @@
 import type { Sandbox } from '../kernel/index.ts';
 import type { AppendContext, Database, Identity } from '../ledger/index.ts';
 import type { Ed25519, Signer } from '../span/index.ts';
+import type { WorkCounters } from '../work/index.ts';
 import type { Admission } from './admit.ts';
 import type { GovernanceVerifier } from './verify-kernel.ts';
 
@@ -39,6 +40,8 @@ export interface Announced {
  * some. Only a composition root has one to give, so that nobody can boot himself into the queue.
  */
 export interface Shift {
+  /** What the work counts, for whoever publishes it. */
+  readonly counters: WorkCounters;
   /** Called once, before the kernel runs: what lets it. */
   admitted(admission: Admission): void;
   /** No new work is taken from here on; what is open may still end. */

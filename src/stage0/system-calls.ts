@@ -14,7 +14,6 @@ import {
 import { blake3Hex, canonicalJson, checkProof, isUuid, type StoredSpan } from '../span/index.ts';
 import { admit, type Kernel } from './admit.ts';
 import type { Manifest } from './manifest.ts';
-import { callProviderRow } from './provider-call.ts';
 import { meter, refuseOverQuota, release, reserve } from './quota.ts';
 import type { runKernel } from './run-kernel.ts';
 import { type Announced, appendContext, type Shift, type Stage0 } from './stage0.ts';
@@ -82,8 +81,10 @@ export class SystemCalls {
     run: ([ids]) => this.#work.run(ids),
     outcomes: ([waitMs]) => this.#work.outcomes(waitMs),
     complete: ([items]) => this.#work.complete(items),
-    provider: ([id, request]) =>
-      callProviderRow(this.#stage0, this.#run.identity, id, request, this.#run.announced.deadline),
+    provider: async ([id, request]) => {
+      const { callProviderRow } = await import('./provider-call.ts'); // most boots call none
+      return callProviderRow(this.#stage0, this.#run.identity, id, request, this.#run.announced.deadline);
+    },
     'crypto.blake3': async ([text]) => blake3Hex(requireText(text)),
     'crypto.hex': async ([text]) => Buffer.from(requireText(text)).toString('hex'),
     'crypto.canonicalize': async ([value]) => canonicalJson(value ?? null),

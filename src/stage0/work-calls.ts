@@ -1,6 +1,6 @@
 import { InputError, KernelError } from '../errors.ts';
 import type { WorkKind } from '../kernel/index.ts';
-import { PolicyWork, RequestWork, ScheduleWork, type Tick, type Work } from '../work/index.ts';
+import type { Tick, Work } from '../work/index.ts';
 import { proofOf } from './admit.ts';
 import { derivedId } from './identifiers.ts';
 import { queueLimitsOf } from './manifest.ts';
@@ -12,10 +12,11 @@ import type { KernelRun } from './system-calls.ts';
 const WAIT_MS_MAX = 60_000;
 const IDS_MAX = 1_000;
 
-const KINDS: Record<WorkKind, new (tick: Tick) => Work> = {
-  requests: RequestWork,
-  schedules: ScheduleWork,
-  policies: PolicyWork,
+/** Fetched when a shift first claims: a Stage-0 that only answers callers starts without it. */
+const KINDS: Record<WorkKind, () => Promise<new (tick: Tick) => Work>> = {
+  requests: async () => (await import('../work/request-work.ts')).RequestWork,
+  schedules: async () => (await import('../work/schedule-work.ts')).ScheduleWork,
+  policies: async () => (await import('../work/policy-work.ts')).PolicyWork,
 };
 
 /** `ctx.claim`, `run`, `outcomes` and `complete`: the work of a shift, of one kind. */
@@ -38,7 +39,7 @@ export class WorkCalls {
     this.#kind ??= kind as WorkKind;
     if (kind !== this.#kind) throw new KernelError('WORK_KIND', `this shift works on ${this.#kind}`);
     if (shift.isOver()) return { work: [], is_over: true };
-    this.#work ??= new KINDS[this.#kind](this.#tick());
+    this.#work ??= new (await KINDS[this.#kind]())(this.#tick());
     return { ...(await this.#work.claim(options as Record<string, unknown>)), is_over: false };
   }
 
@@ -85,6 +86,7 @@ export class WorkCalls {
       scheme,
       now,
       log,
+      counters: shift.counters,
       deadline: announced.deadline,
       policy: manifest.policy,
       limits: queueLimitsOf(manifest),

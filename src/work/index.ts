@@ -5,9 +5,11 @@
  * fences, the runs in the untrusted sandbox, and one statement or transaction for each outcome, so that two workers on
  * one piece of work leave what one would have left. Authoritative for what a claim holds and when it is lost. Must never
  * append in a name other than that of the owner of the work, and never decide what a kernel should.
+ *
+ * The three kinds of work, and `due-times.ts` with its two libraries, are fetched by name where they are first used: a
+ * Stage-0 that only answers callers starts without them.
  */
-export { latestDue, parseSchedule } from './due-times.ts';
-export { createPublisher, METRIC_NAMESPACE, type Metric, WorkCounters } from './metrics.ts';
+export { createPublisher, type Metric, WorkCounters } from './metrics.ts';
 export {
   type SimulatedAction,
   type SimulatedAnswer,
@@ -15,8 +17,5 @@ export {
   type SimulationCounts,
   simulatePolicy,
 } from './policy-simulation.ts';
-export { PolicyWork } from './policy-work.ts';
 export { type RequestOptions, requestDraft } from './request-draft.ts';
-export { RequestWork } from './request-work.ts';
-export { ScheduleWork } from './schedule-work.ts';
 export type { Tick, Work } from './tick.ts';

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { InputError, LogLineError, UpstreamError } from '../errors.ts';
+import { ConflictError, InputError, LogLineError, UpstreamError } from '../errors.ts';
 import { Fields } from '../fields.ts';
 import type { SandboxJob, SandboxResult } from '../kernel/index.ts';
 import {
@@ -26,6 +26,7 @@ import {
   type StoredSpan,
 } from '../span/index.ts';
 import { FinishedList } from './finished-list.ts';
+import type { ExecutionStatus } from './metrics.ts';
 import { byOwner, contextOf, ownerOf, type Tick, type Work } from './tick.ts';
 
 /** Requests that one claim takes. */
@@ -36,6 +37,8 @@ const OUTPUT_BYTES_MAX = 256 * 1024;
 const RECORDING_MS = 3_000;
 const CLOSE_ATTEMPTS_MAX = 4;
 const CLOSE_RETRY_MS = 200;
+/** The most that an integer column holds. */
+const INTEGER_MAX = 0x7fffffff;
 
 /** A claimed request, from its claim until it is closed. */
 interface Open {
@@ -111,7 +114,9 @@ export class RequestWork implements Work {
       if (open === undefined || open.fn === null || open.refusal !== null || open.startedAt !== null) continue;
       open.startedAt = this.#tick.now();
       this.#finished.begin();
-      void this.#run(open, open.fn).then((outcome) => this.#finished.add(outcome));
+      // Claimed anew since, by ourselves (the lease had run out): then this outcome is that of another claim.
+      const isStill = () => this.#open.get(id) === open;
+      void this.#run(open, open.fn).then((outcome) => this.#finished.add(isStill() ? outcome : null));
     }
   }
 
@@ -129,7 +134,10 @@ export class RequestWork implements Work {
     );
     const lost = (await Promise.all(owners.map(({ identity, items }) => this.#close(identity, items)))).flat();
     await this.#giveBack(closings.filter(({ status, requestId }) => status !== 'released' && !lost.includes(requestId)));
-    for (const { requestId } of closings) this.#open.delete(requestId);
+    for (const { requestId, status } of closings) {
+      this.#open.delete(requestId);
+      this.#tick.counters.closed(lost.includes(requestId) ? 'lost' : status);
+    }
     return { done: closings.length - lost.length, lost };
   }
 
@@ -162,9 +170,9 @@ export class RequestWork implements Work {
     if (fn.is_deleted === true || fn.status === 'retired') {
       return { code: 'FUNCTION_RETIRED', message: `function ${functionId} is no longer in use` };
     }
-    const { force } = (request.metadata ?? {}) as { force?: { signature?: unknown } };
+    const { force } = (request.metadata ?? {}) as { force?: { signature?: unknown } | null };
     if (force !== undefined) {
-      if (this.#tick.isOverridden(fn, force.signature)) return null;
+      if (this.#tick.isOverridden(fn, force?.signature)) return null;
       const message = 'metadata.force.signature is not the override key’s signature over this function’s hash';
       return { code: 'OVERRIDE_INVALID', message };
     }
@@ -197,11 +205,13 @@ export class RequestWork implements Work {
       const result = await this.#tick.sandbox.run(this.#job(open, fn));
       open.execution = this.#execution(open, fn, result);
       const { status, error } = open.execution.draft;
+      this.#tick.counters.executed(status as ExecutionStatus, result.durationMs);
       const { code, message } = (error ?? {}) as { code?: string; message?: string };
       return { request_id, status, code: code ?? null, message: message ?? null };
     } catch (error) {
       const { code, message } = error instanceof LogLineError ? error : new UpstreamError('INTERNAL', String(error));
       open.startedAt = null;
+      this.#tick.counters.executed('not_run', 0);
       return { request_id, status: 'not_run', code, message };
     }
   }
@@ -224,6 +234,8 @@ export class RequestWork implements Work {
         outputBytes: OUTPUT_BYTES_MAX,
         calls: 0,
       },
+      // Cut short by the end of the shift it would count as an attempt that took too long. Another shift takes it.
+      mayBegin: () => !this.#tick.isOver(),
       deadlineAt: performance.now() + Math.max(1, remainingMs - RECORDING_MS),
     };
   }
@@ -266,7 +278,7 @@ export class RequestWork implements Work {
       output: result.ok ? (result.output as Json) : null,
       error: result.ok ? null : { code: result.error.code, message: result.error.message, ...lineOf(result.error) },
       duration_ms: Math.round(result.durationMs),
-      queue_ms: Math.max(0, started.getTime() - Date.parse(request.scheduled_at ?? request.at)),
+      queue_ms: Math.min(Math.max(0, started.getTime() - Date.parse(request.scheduled_at ?? request.at)), INTEGER_MAX),
       memory_bytes: result.memoryBytes,
       started_at: started.toISOString(),
       finished_at: finishedAt.toISOString(),
@@ -283,8 +295,8 @@ export class RequestWork implements Work {
   }
 
   /**
-   * Close requests of one owner. Those that somebody else has by now are left out, and named. A statement that may not
-   * have arrived is sent again: if it did arrive, no fence holds any more.
+   * Close requests of one owner. Those that somebody else has by now are left out, and named. A statement that met
+   * another writer, or may not have arrived, is sent again: if it did arrive, no fence holds any more.
    */
   async #close(identity: Identity, closings: Closing[]): Promise<string[]> {
     const rows = new Map<string, string[]>();
@@ -303,7 +315,8 @@ export class RequestWork implements Work {
         lost.push(...gone);
         remaining = remaining.filter((id) => !gone.includes(id));
       } catch (error) {
-        if (error instanceof UpstreamError && attempt < CLOSE_ATTEMPTS_MAX) {
+        const mayPass = error instanceof UpstreamError || error instanceof ConflictError;
+        if (mayPass && attempt < CLOSE_ATTEMPTS_MAX) {
           await sleep(CLOSE_RETRY_MS * attempt++);
         } else if (remaining.length === 1) {
           this.#tick.log({
@@ -314,7 +327,7 @@ export class RequestWork implements Work {
           });
           return [...lost, ...remaining];
         } else {
-          // One of them is in the way (its owner appended a version at the same moment): each for itself.
+          // One of them is in the way: each for itself.
           const alone = remaining.map((id) => closings.filter(({ requestId }) => requestId === id));
           for (const one of alone) lost.push(...(await this.#close(identity, one)));
           return lost;
@@ -427,7 +440,7 @@ function described({ claim: { request, takeovers }, refusal }: Open): object {
 
 /** Which attempt this is, counted from 1. */
 function attemptOf(request: StoredSpan): number {
-  return (request.attempt ?? 0) + 1;
+  return Math.min((request.attempt ?? 0) + 1, INTEGER_MAX);
 }
 
 function readClosing(item: Record<string, unknown>): Closing {

@@ -1,6 +1,7 @@
 import type { Sandbox } from '../kernel/index.ts';
 import type { AppendContext, Database, Identity, QueueLimits } from '../ledger/index.ts';
 import type { Ed25519, Json, Signer, StoredSpan } from '../span/index.ts';
+import type { WorkCounters } from './metrics.ts';
 
 /** One boot of a tick kernel: what the work behind its `ctx.claim` and `ctx.complete` may use. Stage-0 makes it. */
 export interface Tick {
@@ -10,6 +11,7 @@ export interface Tick {
   scheme: Ed25519;
   now: () => Date;
   log: (entry: Record<string, unknown>) => void;
+  counters: WorkCounters;
   /** When the boot is ended, whatever it is doing. */
   deadline: Date;
   /** What the manifest in force allows. */

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { endShift, holdShift, readPlacedVersions } from '../ledger/index.ts';
 import { type Admission, type BootAnswer, BootFailed, boot, type Shift, type Stage0 } from '../stage0/index.ts';
+import { WorkCounters } from '../work/index.ts';
 import type { Role } from './roles.ts';
 
 /** A single role's lease, and how often it is renewed and governance is looked at. */
@@ -26,6 +27,7 @@ export interface ShiftOptions {
   /** Calls back whenever there may be new work; returns how to stop that. */
   onWork?: (listener: () => void) => () => void;
   chores?: Chore[];
+  counters?: WorkCounters;
 }
 
 /**
@@ -89,6 +91,7 @@ export async function workShifts(
 }
 
 class WatchedShift implements Shift {
+  readonly counters: WorkCounters;
   readonly #stage0: Stage0;
   readonly #role: Role;
   readonly #options: ShiftOptions;
@@ -96,6 +99,7 @@ class WatchedShift implements Shift {
   readonly #timer: NodeJS.Timeout;
   readonly #undo: (() => void)[] = [];
   readonly #choreDueAt = new Map<Chore, number>();
+  readonly #busyChores = new Map<Chore, Promise<unknown>>();
   #watching: Promise<void> = Promise.resolve();
   #admission: Admission | undefined;
   #isOver = false;
@@ -107,7 +111,8 @@ class WatchedShift implements Shift {
     this.#role = role;
     this.#options = options;
     this.#hold = hold;
-    const onStop = () => this.#ring();
+    this.counters = options.counters ?? new WorkCounters();
+    const onStop = () => this.#hear();
     options.stop?.addEventListener('abort', onStop);
     this.#undo.push(() => options.stop?.removeEventListener('abort', onStop));
     if (options.onWork !== undefined) this.#undo.push(options.onWork(() => this.#hear()));
@@ -133,9 +138,9 @@ class WatchedShift implements Shift {
     return this.#isOver;
   }
 
-  /** A hint that came while nobody waited counts for the next wait. */
+  /** A hint that came while nobody waited counts for the next wait. Over, it still waits: for what is open. */
   async wait(ms: number): Promise<void> {
-    if (this.#hasWork || this.isOver()) {
+    if (this.#hasWork) {
       this.#hasWork = false;
       return;
     }
@@ -151,6 +156,7 @@ class WatchedShift implements Shift {
     clearInterval(this.#timer);
     for (const undo of this.#undo) undo();
     await this.#watching;
+    await Promise.all(this.#busyChores.values());
   }
 
   #hear(): void {
@@ -166,13 +172,13 @@ class WatchedShift implements Shift {
   /** Fails closed: who cannot see that it may still work, ends. The next shift is a new boot, with all its checks. */
   async #watch(): Promise<void> {
     try {
-      if (this.#isOver || ((await this.#isGovernanceUnchanged()) && (await this.#hold()))) return await this.#doChores();
+      if (this.#isOver || ((await this.#isGovernanceUnchanged()) && (await this.#hold()))) return this.#doChores();
       this.#stage0.log({ level: 'info', message: 'a shift ends early', role: this.#role.name });
     } catch (error) {
       this.#stage0.log({ level: 'warn', message: 'a shift ends early', role: this.#role.name, error: String(error) });
     }
     this.#isOver = true;
-    this.#ring();
+    this.#hear();
   }
 
   /** Manifest and kernel are still the very rows that this shift was admitted by. */
@@ -184,14 +190,20 @@ class WatchedShift implements Shift {
     return [...rowVersions].every(([id, rowVersion]) => placed.get(id)?.rowVersion === rowVersion);
   }
 
-  async #doChores(): Promise<void> {
+  /** Beside the watch, which must not wait for them. */
+  #doChores(): void {
     for (const chore of this.#options.chores ?? []) {
       const now = performance.now();
-      if (now < (this.#choreDueAt.get(chore) ?? 0)) continue;
+      if (this.#busyChores.has(chore) || now < (this.#choreDueAt.get(chore) ?? 0)) continue;
       this.#choreDueAt.set(chore, now + chore.everyMs);
-      await chore.run().catch((error) => {
-        this.#stage0.log({ level: 'error', message: `${chore.name} failed`, role: this.#role.name, error: String(error) });
-      });
+      const done = chore
+        .run()
+        .catch((error) => {
+          const message = `${chore.name} failed`;
+          this.#stage0.log({ level: 'error', message, role: this.#role.name, error: String(error) });
+        })
+        .finally(() => this.#busyChores.delete(chore));
+      this.#busyChores.set(chore, done);
     }
   }
 }

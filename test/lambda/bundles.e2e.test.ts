@@ -4,10 +4,12 @@ import { dirname, join } from 'node:path';
 import { unzipSync } from 'fflate';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildAll, FUNCTIONS } from '../../scripts/build.ts';
+import { appendSpans, Database, type SpanDraft } from '../../src/ledger/index.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { createSigner } from '../../src/span/index.ts';
 import { Program } from '../local/stack-process.ts';
 import { startTemporaryPostgres, withClient, withDatabase } from '../support/postgres-server.ts';
+import { MetricsEndpoint } from '../aws/metrics-endpoint.ts';
 import { FunctionProcess } from './function-process.ts';
 import { SecretsManager } from './secrets-manager.ts';
 
@@ -24,11 +26,15 @@ const publicKeyOf = (secret: string) => createSigner(nodeEd25519, Buffer.from(se
 const MIGRATE = 'loglineos-db-migration';
 const SEED = 'loglineos-seed';
 const STAGE0 = 'loglineos-stage0-loader';
+const OBSERVER = 'loglineos-observer';
+const WORKER = 'loglineos-request-worker';
+const AGENT = 'loglineos-policy-agent';
 
 let folder: string;
 let built: Awaited<ReturnType<typeof buildAll>>;
 let postgres: Awaited<ReturnType<typeof startTemporaryPostgres>>;
 let manager: SecretsManager;
+let metrics: MetricsEndpoint;
 let databaseUrl: string;
 const env: Record<string, Record<string, string>> = {};
 const started: FunctionProcess[] = [];
@@ -77,11 +83,15 @@ beforeAll(async () => {
     TRUSTED_ROOT_KEYS: publicKeyOf(keys.root_key),
     TRUSTED_RUNTIME_KEYS: publicKeyOf(keys.runtime_key),
   };
+  metrics = await MetricsEndpoint.start();
+  const { AWS_ENDPOINT_URL_CLOUDWATCH = '' } = process.env;
+  for (const name of [OBSERVER, WORKER, AGENT]) env[name] = { ...env[STAGE0], AWS_ENDPOINT_URL_CLOUDWATCH };
 });
 
 afterAll(async () => {
   await Promise.all(started.map((process) => process.end()));
   await manager?.stop();
+  await metrics?.stop();
   await postgres?.stop();
   if (folder !== undefined) await rm(folder, { recursive: true, force: true });
 });
@@ -100,7 +110,7 @@ const count = () =>
 
 describe('npm run build', () => {
   it('makes a bundle of at most 1 MB for each function', () => {
-    expect(built.map(({ name }) => name)).toEqual([MIGRATE, SEED, STAGE0]);
+    expect(built.map(({ name }) => name)).toEqual([MIGRATE, SEED, STAGE0, OBSERVER, WORKER, AGENT]);
     expect(FUNCTIONS.map(({ name }) => name)).toEqual(built.map(({ name }) => name));
     for (const { name, bundle_bytes, zip_bytes } of built) {
       expect(bundle_bytes, name).toBeLessThanOrEqual(BUNDLE_BYTES_MAX);
@@ -193,6 +203,37 @@ describe('the deployed functions, one after the other', () => {
         { did: 'ran_kernel', status: 'complete' },
       ]);
     });
+  });
+
+  it('work a shift each: what is due is asked for, run, seen by the policies, and counted', async () => {
+    const identity = { userId: 'una', tenantId: 'unit' };
+    const signer = createSigner(nodeEd25519, Buffer.from(secretOf('runtime'), 'hex'));
+    const url = new URL(databaseUrl);
+    url.username = 'loglineos_app';
+    url.password = secretOf('loglineos_app');
+    const database = new Database({ url: url.href, applicationName: 'test' });
+    const fn: SpanDraft = { entity_type: 'function', name: 'due', status: 'scheduled', code: 'return input', input: { n: 1 } };
+    await appendSpans(database, [fn], { identity, signer, now: () => new Date() }).finally(() => database.close());
+    const rows = (where: string) =>
+      withClient(databaseUrl, async (client) => {
+        const text = `select status from ledger.universal_registry where tenant_id = 'unit' and ${where} order by seq`;
+        return (await client.query(text)).rows.map(({ status }) => status);
+      });
+
+    // Each gets as much time as leaves it a moment to work: no work is taken that could not end.
+    const [observer, worker, agent] = [start(OBSERVER, {}, 11_000), start(WORKER, {}, 70_000), start(AGENT, {}, 20_000)];
+    expect(await observer.invoke({})).toMatchObject({ answer: { worked: true, output: { requested: 1 } } });
+    expect(await rows(`entity_type = 'request'`)).toEqual(['scheduled']);
+    expect(await worker.invoke({})).toMatchObject({ answer: { worked: true, output: { ended: { complete: 1 } } } });
+    expect(await rows(`entity_type = 'request'`)).toEqual(['scheduled', 'complete']);
+    expect(await rows(`entity_type = 'execution'`)).toEqual(['complete']);
+    expect(await agent.invoke({})).toMatchObject({ answer: { worked: true } });
+    expect(await rows(`entity_type = 'metric'`)).toHaveLength(1);
+
+    const heartbeats = metrics.puts.flatMap(({ MetricData }) => MetricData.filter(({ MetricName }) => MetricName === 'TickHeartbeat'));
+    const roles = heartbeats.map(({ Dimensions }) => Dimensions.find(({ Name }) => Name === 'Role')?.Value);
+    expect([...new Set(roles)].sort()).toEqual(['observer', 'policy-agent', 'request-worker']);
+    expect(metrics.faults).toEqual([]);
   });
 
   it('leave a ledger in which every row proves itself', async () => {

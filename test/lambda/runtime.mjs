@@ -6,7 +6,11 @@ import { pathToFileURL } from 'node:url';
 
 const [, , bundle, remainingMs] = process.argv;
 const { handler } = await import(pathToFileURL(String(bundle)).href);
-const context = { getRemainingTimeInMillis: () => Number(remainingMs) };
+const context = {
+  getRemainingTimeInMillis: () => Number(remainingMs),
+  functionName: 'the-function',
+  awsRequestId: '8476a536-e9f4-11e8-9739-2dfe598c3fcd',
+};
 for await (const line of createInterface({ input: process.stdin })) {
   let answer;
   try {
