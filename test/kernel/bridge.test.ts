@@ -35,6 +35,17 @@ describe('ctx', () => {
     ).toBe(48);
   });
 
+  it('keeps at most 64 ids, all different, however many answers came', async () => {
+    const body = (draws: number) => `
+      const ids = new Set();
+      for (let i = 0; i < 3; i++) { ids.add(ctx.randomUUID()); await ctx.sql\`x\`; }
+      for (let i = 0; i < 20; i++) await ctx.sql\`x\`;
+      for (let i = 0; i < ${draws}; i++) ids.add(ctx.randomUUID());
+      return ids.size`;
+    expect(await output(body(64))).toBe(67);
+    expect(await output(body(65))).toMatchObject({ code: 'THREW', message: expect.stringMatching(/used up/) });
+  });
+
   it('sends each call with its own name and arguments', async () => {
     const seen: unknown[] = [];
     const systemCall = async (name: string, args: unknown[]) => {
@@ -147,6 +158,23 @@ describe('calls', () => {
     expect(await output(body, { systemCall })).toBe('late');
     expect(together).toBe(2);
   });
+
+  it('may be very many in one run, and leave nothing behind', async () => {
+    const run = (count: number) =>
+      sandbox.run(
+        kernel(
+          `let sum = 0;
+           for (let n = 0; n < ${count}; n += 2) sum += (await Promise.all([ctx.outcomes(n), ctx.claim('requests')])).length;
+           return sum`,
+          { compartment: 'kernel:many', limits: { calls: count, timeoutMs: 60_000, memoryMb: 200 } },
+        ),
+      );
+    // The heap of a child grows to its working size first.
+    for (let n = 0; n < 3; n += 1) expect(await run(4_000)).toMatchObject({ ok: true });
+    const result = await run(20_000);
+    expect(result).toMatchObject({ ok: true, output: 20_000 });
+    expect(result.memoryBytes / 20_000).toBeLessThan(150);
+  }, 90_000);
 
   it('still open at the end are aborted', async () => {
     const signals: AbortSignal[] = [];

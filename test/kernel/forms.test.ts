@@ -78,6 +78,85 @@ describe('the forms of untrusted code', () => {
   });
 });
 
+describe('code that is called for each of many items', () => {
+  async function answers(code: string, items: unknown[], context?: unknown): Promise<unknown> {
+    const result = await sandbox.run(untrusted(code, { entry: 'on', each: true, input: { items, context } }));
+    return result.ok ? result.output : result.error;
+  }
+
+  it('gets each with the context, in order, and answers with a list as long', async () => {
+    const code =
+      'const seen = [];\nexport default (item, context) => { seen.push(item); return [item * context.by, ...seen] }';
+    expect(await answers(code, [3, 1, 2], { by: 10 })).toEqual([
+      { value: [30, 3] },
+      { value: [10, 3, 1] },
+      { value: [20, 3, 1, 2] },
+    ]);
+    expect(await answers(code, [])).toEqual([]);
+    expect(await answers('return [span, typeof input]', [undefined, '\n', { a: '\u2028' }])).toEqual([
+      { value: [null, 'undefined'] },
+      { value: ['\n', 'undefined'] },
+      { value: [{ a: '\u2028' }, 'undefined'] },
+    ]);
+    expect(await answers('function on(span, context) { return context }', [1])).toEqual([{ value: null }]);
+  });
+
+  it('waits for one before it begins the next', async () => {
+    const code = `let open = 0;
+      export default async (item) => {
+      open += 1; for (let n = 0; n < item; n += 1) await null; open -= 1; return open }`;
+    expect(await answers(code, [20, 10, 0])).toEqual([{ value: 0 }, { value: 0 }, { value: 0 }]);
+  });
+
+  it('tells what goes wrong with one, and nothing of it reaches the next', async () => {
+    const code = `export default function on(item) { switch (item) {
+      case 0: throw new TypeError('bad');
+      case 1: return Promise.reject('late');
+      case 2: return () => 1;
+      case 3: return { a: 1n };
+      case 4: throw { get message() { throw 1; } };
+      case 5: throw null;
+      case 6: return;
+      case 7: const f = () => f(); return f();
+      case 8: return { toJSON() { throw new Error('inside'); } };
+      default: return { value: item, error: 'mine' }; } }`;
+    expect(await answers(code, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])).toEqual([
+      { error: 'TypeError: bad' },
+      { error: 'late' },
+      { error: 'the result is not JSON: it is a function' },
+      { error: expect.stringMatching(/^the result is not JSON: TypeError: /) },
+      { error: 'something was thrown that cannot be described' },
+      { error: 'null' },
+      { value: null },
+      { error: expect.stringMatching(/^RangeError: /) },
+      { error: 'the result is not JSON: inside' },
+      { value: { value: 9, error: 'mine' } },
+    ]);
+  });
+
+  it('gets a context of its own each time, with nothing that an earlier call wrote there', async () => {
+    const code =
+      'export default (item, context) => { context.notes.push(item); context.last = item; return context.notes }';
+    expect(await answers(code, [1, 2], { notes: [] })).toEqual([{ value: [1] }, { value: [2] }]);
+  });
+
+  it('fails as a whole where the code itself does', async () => {
+    expect(await answers('export default 5', [1])).toMatchObject({ code: 'CODE_INVALID' });
+    expect(await answers('return {', [1])).toMatchObject({ code: 'CODE_INVALID', line: 1 });
+    expect(await answers('throw new Error("early");\nexport default () => 1', [1])).toEqual({
+      code: 'THREW',
+      message: 'early',
+    });
+  });
+
+  it('must be given a list of JSON values', async () => {
+    for (const input of [null, 5, {}, { items: {} }, { items: [1n] }, { items: [1], context: 1n }]) {
+      const job = untrusted('return 1', { entry: 'on', each: true, input });
+      await expect(sandbox.run(job)).rejects.toMatchObject({ name: 'InputError', code: 'INPUT_INVALID' });
+    }
+  });
+});
+
 describe('results of untrusted code', () => {
   it('are JSON, and nothing is null', async () => {
     expect(await output('return { a: undefined, b: [undefined, NaN], c: new Date(0) }')).toEqual({

@@ -41,6 +41,42 @@ describe('hostile code', () => {
   }
 });
 
+describe('hostile code that is called for each item', () => {
+  // The others end their child, and meet nothing else here than in a run of their own.
+  const cheap = ATTACKS.filter(({ group }) => group !== 'memory' && group !== 'time');
+
+  for (const attack of cheap) {
+    it(`plants nothing by ${attack.group}: ${attack.name}`, async () => {
+      const code = attack.raw ? sourceOf(attack) : `var input = span; ${sourceOf(attack)}`;
+      const items = [{ a: 1 }, { a: 1 }];
+      const job = untrusted(code, { entry: 'on', each: true, input: { items }, limits: { timeoutMs: 600 } });
+      const result = await sandbox.run(job);
+      const answers = (result.ok ? result.output : []) as { value?: unknown; error?: string }[];
+      const first = result.ok ? (answers[0]?.error === undefined ? 'returned' : 'THREW') : result.error.code;
+      expect(attack.ends ?? ['returned']).toContain(first);
+      expect(answers).toHaveLength(result.ok ? 2 : 0);
+      for (const { value, error } of answers) {
+        expect(value).not.toMatchObject({ planted: true });
+        expect(error ?? '').not.toMatch(/protocol|child\.cjs|node:/);
+      }
+      const next = await sandbox.run(untrusted(NEXT_RUN));
+      expect(next).toMatchObject({ ok: true, output: { sum: 3, planted: 'undefined', text: '{"a":[1]}', awaited: 4 } });
+    });
+  }
+
+  it('cannot settle our own promises with something that is no text', async () => {
+    const code = `
+      Object.defineProperty(Promise.prototype, 'constructor', { get: () => class {} });
+      Promise.prototype.then = function (settle) { settle({ toString: () => 'Z', 0: 'O' }); };
+      export default async (item) => item;`.replace(/^ +export/m, 'export');
+    for (const each of [true, undefined] as const) {
+      const input = { items: [1, 2] };
+      const result = await sandbox.run(untrusted(code, { entry: 'on', ...(each && { each }), input }));
+      expect(result.ok ? JSON.stringify(result.output) : result.error.message).not.toMatch(/protocol|Z/);
+    }
+  });
+});
+
 const NEXT_RUN = `return { sum: input.a + input.b, planted: typeof planted + ({}.planted ?? ''),
   text: JSON.stringify({ a: [1] }), awaited: await Promise.resolve(4) };`;
 

@@ -87,6 +87,41 @@ describe('a limit', () => {
   });
 });
 
+describe('a limit of a run for many items', () => {
+  const each = (code: string, items: number, limits: Parameters<typeof untrusted>[1] = {}) =>
+    sandbox.run(
+      untrusted(code, {
+        entry: 'on',
+        each: true,
+        input: { items: Array.from({ length: items }, (_, n) => n) },
+        ...limits,
+      }),
+    );
+
+  it('is one for all calls together', async () => {
+    const slow = 'const end = Date.now() + 60; while (Date.now() < end);';
+    expect(await each(slow, 1, { limits: { timeoutMs: 200 } })).toMatchObject({ ok: true });
+    expect(await each(slow, 9, { limits: { timeoutMs: 200 } })).toMatchObject(failed('TIMEOUT', /200 ms/));
+    const text = "return 'x'.repeat(300)";
+    expect(await each(text, 3, { limits: { outputBytes: 1000 } })).toMatchObject({ ok: true });
+    expect(await each(text, 4, { limits: { outputBytes: 1000 } })).toMatchObject(failed('OUTPUT_TOO_LARGE'));
+    const keep = 'const kept = [];\nexport default () => void kept.push(new Uint8Array(2e7).fill(1))';
+    expect(await each(keep, 2)).toMatchObject({ ok: true });
+    expect(await each(keep, 90)).toMatchObject(failed('MEMORY'));
+  });
+
+  it('is met at once by a call that never settles', async () => {
+    const result = await each('export default (n) => (n === 2 ? new Promise(() => {}) : n)', 4);
+    expect(result).toMatchObject(failed('TIMEOUT', /never settles/));
+    expect(result.durationMs).toBeLessThan(1000);
+  });
+
+  it('leaves room for thousands of items', async () => {
+    const result = await each('return span', 10_000, { limits: { outputBytes: 1e6 } });
+    expect(result.ok && (result.output as unknown[])[9_999]).toEqual({ value: 9_999 });
+  });
+});
+
 describe('the input', () => {
   it('must be JSON', async () => {
     const job = untrusted('return 1', { input: { a: 1n } });

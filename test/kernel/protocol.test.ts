@@ -53,6 +53,23 @@ describe('a child that was taken over', () => {
     });
   }
 
+  const EACH: [string, string][] = [
+    ['no list', 'O{"length":2}'],
+    ['too few answers', 'O[{"value":1}]'],
+    ['too many answers', 'O[{"value":1},{"value":1},{"value":1}]'],
+    ['an answer of neither kind', 'O[{"value":1},{}]'],
+    ['an answer that is null', 'O[{"value":1},null]'],
+    ['an error that is no text', 'O[{"value":1},{"error":{}}]'],
+  ];
+  for (const [name, answer] of EACH) {
+    it(`is ended when it answers two items with ${name}`, async () => {
+      const job = untrusted('return 1', { entry: 'on', each: true, input: { items: [1, 2] } });
+      expect(await against(job, HELLO, frame(answer))).toMatchObject({
+        error: { code: 'THREW', message: expect.stringMatching(/^protocol: /) },
+      });
+    });
+  }
+
   const CALLS: [string, string][] = [
     ['a call outside the table', 'C[[1,"constructor",[]]]'],
     ['a call of an inherited name', 'C[[1,"__proto__",[]]]'],

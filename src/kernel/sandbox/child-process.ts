@@ -42,6 +42,8 @@ interface Run {
   memoryAtStart: number;
   memoryPeak: number;
   frameBytesMax: number;
+  /** With `each`: how many answers are due. */
+  items: number | undefined;
   calls: number;
   pending: number;
   answers: string[];
@@ -137,6 +139,7 @@ export class SandboxChild {
         job.trust === 'kernel' ? CALLS_FRAME_BYTES_MAX + 1 : 0,
         ERROR_FRAME_BYTES_MAX + 1,
       ),
+      items: job.each && itemsOf(job).length,
       calls: 0,
       pending: 0,
       answers: [],
@@ -178,19 +181,10 @@ export class SandboxChild {
       outputBytes: job.limits.outputBytes,
       callsBytes: CALLS_FRAME_BYTES_MAX,
       errorBytes: ERROR_FRAME_BYTES_MAX,
+      each: job.each,
       ...(known === undefined ? newCode(job) : undefined),
     };
-    let argument: string;
-    try {
-      const input = JSON.stringify(job.input) ?? 'null';
-      argument =
-        job.trust === 'kernel'
-          ? `{"input":${input},"env":${JSON.stringify(job.env ?? {})},"uuids":"${uuidStock(UUIDS_AT_START)}"}`
-          : input;
-    } catch (cause) {
-      throw new InputError('INPUT_INVALID', 'input: expected a JSON value', { field: 'input', cause });
-    }
-    const frame = frameOf(`${JSON.stringify(header)}\n${argument}`);
+    const frame = frameOf(`${JSON.stringify(header)}\n${argumentOf(job)}`);
     if (frame.length > RUN_FRAME_BYTES_MAX) {
       throw new InputError('INPUT_INVALID', `input: at most ${RUN_FRAME_BYTES_MAX} bytes with the code`, {
         field: 'input',
@@ -246,6 +240,7 @@ export class SandboxChild {
     switch (kind) {
       case 'O':
         if (frame.length - 5 > run.job.limits.outputBytes) return this.#oddity('a result above its limit');
+        if (run.items !== undefined && !answersEach(body, run.items)) return this.#oddity('no answer for each item');
         // A run may end between two looks of the poll: here is the last one.
         return this.#exceedsMemory(run) ? this.#failForMemory(run) : this.#finish({ ok: true, output: body ?? null });
       case 'C':
@@ -459,6 +454,37 @@ function openStatm(pid: number): number {
 function newCode(job: SandboxJob): Record<string, unknown> {
   const { list, told } = readings(job);
   return { code: job.code, readings: list, told };
+}
+
+/** Lines of JSON, as the child expects them. */
+function argumentOf(job: SandboxJob): string {
+  try {
+    if (job.trust === 'kernel') {
+      const { input, env = {} } = job;
+      return `{"input":${jsonOf(input)},"env":${JSON.stringify(env)},"uuids":"${uuidStock(UUIDS_AT_START)}"}`;
+    }
+    if (!job.each) return jsonOf(job.input);
+    const { context } = job.input as { context?: unknown };
+    return [context, ...itemsOf(job)].map(jsonOf).join('\n');
+  } catch (cause) {
+    const expected = job.each ? '{ items, context } of JSON values' : 'a JSON value';
+    throw new InputError('INPUT_INVALID', `input: expected ${expected}`, { field: 'input', cause });
+  }
+}
+
+function jsonOf(value: unknown): string {
+  return JSON.stringify(value) ?? 'null';
+}
+
+function itemsOf(job: SandboxJob): unknown[] {
+  const { items } = job.input as { items: unknown };
+  if (!Array.isArray(items)) throw new TypeError('items: expected a list');
+  return items;
+}
+
+function answersEach(output: unknown, count: number): boolean {
+  if (!Array.isArray(output) || output.length !== count) return false;
+  return output.every((answer) => Object.hasOwn(answer ?? {}, 'value') || typeof answer?.error === 'string');
 }
 
 function uuidStock(count: number): string {

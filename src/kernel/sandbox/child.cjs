@@ -35,6 +35,7 @@ const DOOR_START = 1;
 const DOOR_FAIL = 2;
 const DOOR_TAKE = 3;
 const DOOR_DELIVER = 4;
+const DOOR_OPEN_EACH = 5;
 
 const QUIET = { displayErrors: false };
 /** @type {import('node:vm').CreateContextOptions} */
@@ -50,7 +51,7 @@ const CONTEXT = { codeGeneration: { strings: false, wasm: false }, microtaskMode
 function prelude(bridge) {
   const { parse, stringify } = JSON;
   const { apply, deleteProperty, defineProperty } = Reflect;
-  const { slice } = String.prototype;
+  const { slice, split } = String.prototype;
   const asString = String;
 
   for (const name of ['WebAssembly', 'SharedArrayBuffer', 'Atomics', 'FinalizationRegistry', 'WeakRef', 'console']) {
@@ -92,12 +93,17 @@ function prelude(bridge) {
 
   /** @type {any} */
   let argument;
+  /** @type {string[] | undefined} of a run for each of many items: the context, then the items, all as JSON */
+  let lines;
   /** @type {string | undefined} */
   let finished;
   let pending = 0;
   let outgoing = '';
 
-  /** @param {any} value */
+  /**
+   * @param {any} value
+   * @returns {string} `O` and JSON, or as `describe` does
+   */
   function encode(value) {
     if (value === undefined) return 'Onull';
     let json;
@@ -107,12 +113,13 @@ function prelude(bridge) {
       return describe(error, 'the result is not JSON: ');
     }
     if (typeof json === 'string') return `O${json}`;
-    return `E{"message":"the result is not JSON: it is a ${typeof value}"}`;
+    return `E"the result is not JSON: it is a ${typeof value}"`;
   }
 
   /**
    * @param {any} error anything foreign code may throw; every touch of it may run foreign code or throw
    * @param {string} before
+   * @returns {string} `E` and the message as JSON; then, in a kernel, further members of the object it belongs to
    */
   function describe(error, before) {
     try {
@@ -131,23 +138,52 @@ function prelude(bridge) {
       } else {
         message = asString(error);
       }
-      return `E{"message":${stringify(before + apply(slice, message, [0, 2000]))}${extra}}`;
+      return `E${stringify(before + apply(slice, message, [0, 2000]))}${extra}`;
     } catch {
-      return 'E{"message":"something was thrown that cannot be described"}';
+      return 'E"something was thrown that cannot be described"';
     }
   }
 
+  /** @param {string} end of `encode` or `describe` */
+  function finish(end) {
+    finished = end[0] === 'O' ? end : `E{"message":${apply(slice, end, [1])}}`;
+  }
+
+  // Only what foreign code returned is awaited here: the promise of a function of ours would pass through its hands,
+  // and it could settle that with anything, where all is built on strings.
+
   /** @param {any} main */
   async function run(main) {
-    if (typeof main !== 'function') {
-      finished = 'F';
-      return;
-    }
     try {
-      finished = encode(await apply(main, undefined, [argument]));
+      finish(encode(await apply(main, undefined, [argument])));
     } catch (error) {
-      finished = describe(error, '');
+      finish(describe(error, ''));
     }
+  }
+
+  /**
+   * @param {any} main called for one item after the other, with a context of its own each time
+   * @param {string[]} texts
+   */
+  async function runEach(main, texts) {
+    let list = '';
+    for (let n = 1; n < texts.length; n += 1) {
+      let end;
+      try {
+        end = encode(await apply(main, undefined, [parse(texts[n] ?? ''), parse(texts[0] ?? '')]));
+      } catch (error) {
+        end = describe(error, '');
+      }
+      list += `${n === 1 ? '' : ','}{"${end[0] === 'O' ? 'value' : 'error'}":${apply(slice, end, [1])}}`;
+    }
+    finished = `O[${list}]`;
+  }
+
+  /** @param {any} main */
+  function start(main) {
+    if (typeof main !== 'function') finished = 'F';
+    else if (lines === undefined) run(main);
+    else runEach(main, lines);
   }
 
   /** @type {(text: string) => void} */
@@ -183,7 +219,8 @@ function prelude(bridge) {
 
     deliver = (text) => {
       const delivery = parse(text);
-      uuids += delivery.uuids;
+      // At most 64: a kernel that runs for minutes gets more than it draws.
+      uuids = apply(slice, delivery.uuids + uuids, [0, 64 * 36]);
       for (const [id, ok, value] of delivery.answers) {
         const call = waiting.get(id);
         if (call === undefined) continue;
@@ -260,6 +297,11 @@ function prelude(bridge) {
         lock,
         invoke: (/** @type {any} */ id, /** @type {any} */ input) => call('invoke', [id, input]),
         runSandboxed: (/** @type {any} */ request) => call('runSandboxed', [request]),
+        claim: (/** @type {any} */ kind, /** @type {any} */ options = {}) => call('claim', [kind, options]),
+        run: (/** @type {any} */ ids) => call('run', [ids]),
+        outcomes: (/** @type {any} */ waitMs) => call('outcomes', [waitMs]),
+        complete: (/** @type {any} */ items) => call('complete', [items]),
+        provider: (/** @type {any} */ id, /** @type {any} */ request) => call('provider', [id, request]),
         crypto: Object.freeze({
           blake3: (/** @type {any} */ text) => call('crypto.blake3', [text]),
           hex: (/** @type {any} */ text) => call('crypto.hex', [text]),
@@ -285,12 +327,13 @@ function prelude(bridge) {
   }
 
   return (step, value) => {
-    // The numbers are DOOR_OPEN … DOOR_DELIVER; this text runs in another realm and cannot name them.
+    // The numbers are DOOR_OPEN … DOOR_OPEN_EACH; this text runs in another realm and cannot name them.
     if (step === 0) open(value);
-    else if (step === 1) run(value);
-    else if (step === 2) finished = describe(value, '');
+    else if (step === 1) start(value);
+    else if (step === 2) finish(describe(value, ''));
     else if (step === 3) return take();
-    else deliver(value);
+    else if (step === 4) deliver(value);
+    else lines = apply(split, value, ['\n']);
     return undefined;
   };
 }
@@ -342,7 +385,7 @@ function send(text, bytesMax) {
   for (let at = 0; at < frame.length; ) at += writeSync(1, frame, at, frame.length - at);
 }
 
-/** @type {Map<number, import('node:vm').Script>} */
+/** @type {Map<number, import('node:vm').Script | string>} */
 const compiled = new Map();
 
 /**
@@ -366,11 +409,13 @@ function compile(job) {
       told = `S${JSON.stringify({ message: `${error.name}: ${error.message}`, line: line ? Number(line[1]) : 0 })}`;
     }
   }
+  compiled.set(job.script, told); // the parent sends the code once, whatever becomes of it
   return told;
 }
 
 /**
- * @param {string} frame header and argument, each one line of JSON; the argument is only parsed inside the context
+ * @param {string} frame lines of JSON: the header, and the argument (with `each` the context and the items, each on a
+ *   line of its own), which is only parsed inside the context
  * @param {ReturnType<typeof fresh>} place
  */
 function serve(frame, { context, door }) {
@@ -381,7 +426,7 @@ function serve(frame, { context, door }) {
     send(script, job.errorBytes);
     return;
   }
-  door(DOOR_OPEN, frame.slice(cut + 1));
+  door(job.each ? DOOR_OPEN_EACH : DOOR_OPEN, frame.slice(cut + 1));
   try {
     door(DOOR_START, script.runInContext(context, QUIET));
   } catch (error) {

@@ -23,8 +23,14 @@ export interface SandboxJob {
   fileName: string;
   /** What the code offers: kernel `main(ctx)`, tenant `function(input)`, policy `on(span)`. */
   entry: 'main' | 'function' | 'on';
-  /** JSON value: the argument (untrusted) or `ctx.input` (kernel). */
+  /** JSON value: the argument (untrusted) or `ctx.input` (kernel). With `each` it is `{ items: [...], context }`. */
   input: unknown;
+  /**
+   * Untrusted only: the function is called as `on(item, context)` for one item after the other, in one fresh context,
+   * and gets a `context` of its own each time. The output is a list as long as `items`, of `{ value }` (JSON; nothing
+   * is null), or `{ error: 'message' }` where that call threw or returned no JSON. Limits are for all calls together.
+   */
+  each?: true;
   /** Kernel only: becomes `ctx.env`. */
   env?: KernelEnv;
   limits: {
@@ -37,6 +43,8 @@ export interface SandboxJob {
     /** System calls in the whole run. */
     calls: number;
   };
+  /** Asked when a child is free for it: whether it may still begin. If not it is rejected, as if there were no room. */
+  mayBegin?: () => boolean;
   /** When the run is over in any case, by performance.now(): a job that waited for a child has less time left. */
   deadlineAt?: number;
   /** Kernel only: the host side of the bridge. `signal` aborts when the run ends, however it ends. */

@@ -32,13 +32,20 @@ export const START_MS_MAX = 10_000;
 
 /**
  * Processor seconds a child may use in its whole life (`ulimit -t`), and the running time after which it is retired so
- * that an honest child never meets that limit. It only matters when both the parent and its lifeline were killed.
+ * that an honest child never meets that limit: one more run of a quarter of an hour, the longest there is, still fits.
+ * It only matters when both the parent and its lifeline were killed.
  */
-export const CHILD_CPU_SECONDS_MAX = 900;
+export const CHILD_CPU_SECONDS_MAX = 1_200;
 export const CHILD_BUSY_MS_MAX = 300_000;
 
 /** Descriptors a child may own; its bootstrap fills the free ones with /dev/null before any foreign code runs. */
 export const CHILD_DESCRIPTORS_MAX = 48;
+
+/**
+ * Running time after which a child is given up when another compartment waits and has none. Shorter, and many tenants
+ * would mostly wait for processes that start (about 100 ms); longer, and each of them would wait longer for its turn.
+ */
+export const TENURE_MS = 250;
 
 /** Different pieces of code one child keeps compiled; it is retired after that many. */
 export const COMPILED_MAX = 256;

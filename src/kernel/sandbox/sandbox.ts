@@ -2,7 +2,8 @@ import { InputError, UpstreamError } from '../../errors.ts';
 import { SandboxChild } from './child-process.ts';
 import type { SandboxJob, SandboxResult } from './job.ts';
 import { Lifeline } from './lifeline.ts';
-import { CHILD_BUSY_MS_MAX, COMPILED_MAX, POLL_MS } from './limits.ts';
+import { POLL_MS } from './limits.ts';
+import { Pool } from './pool.ts';
 import { refusal } from './source.ts';
 
 export interface SandboxOptions {
@@ -12,8 +13,10 @@ export interface SandboxOptions {
   maxRunsPerChild: number;
   /** The same for kernel children, which are replaced only because V8 keeps some bookkeeping for ever. */
   maxRunsPerKernelChild: number;
-  /** Jobs that may wait for a child, for each of the bounds above. */
+  /** Jobs of one compartment that may wait for a child. */
   maxWaiting: number;
+  /** The same for all untrusted compartments together. */
+  maxWaitingInAll: number;
   /** An unused child ends after this long, unless `prewarm` asked to keep one. */
   idleMs: number;
   /** Upper bound of a job's `memoryMb`; also sets V8's heap limit and the data limit of each child. */
@@ -22,9 +25,11 @@ export interface SandboxOptions {
 
 const DEFAULTS: SandboxOptions = {
   maxChildren: 4,
-  maxRunsPerChild: 200,
+  // Starting a child takes 80 ms of a processor, a small run half a millisecond: here a seventh of all work is starts.
+  maxRunsPerChild: 1_000,
   maxRunsPerKernelChild: 10_000,
   maxWaiting: 256,
+  maxWaitingInAll: 2_048,
   idleMs: 60_000,
   maxMemoryMb: 256,
 };
@@ -137,171 +142,5 @@ export class Sandbox {
       Math.max(POLL_MS, this.#options.idleMs / 4),
     );
     this.#reaper.unref();
-  }
-}
-
-interface Waiting {
-  job: SandboxJob;
-  resolve: (result: SandboxResult | Promise<SandboxResult>) => void;
-  reject: (error: unknown) => void;
-}
-
-interface PoolHost {
-  start: () => SandboxChild;
-  /** Something runs now: the shared clock must tick. */
-  busy: () => void;
-}
-
-/** The children that share one bound, and the jobs that wait for them, first come first served. */
-class Pool {
-  readonly #trust: SandboxJob['trust'];
-  readonly #options: SandboxOptions;
-  readonly #host: PoolHost;
-  readonly #children = new Set<SandboxChild>();
-  #waiting: Waiting[] = [];
-  #keepOne = false;
-  #closed = false;
-
-  constructor(trust: SandboxJob['trust'], options: SandboxOptions, host: PoolHost) {
-    this.#trust = trust;
-    this.#options = options;
-    this.#host = host;
-  }
-
-  run(job: SandboxJob): Promise<SandboxResult> {
-    if (this.#waiting.length >= this.#options.maxWaiting) {
-      throw new UpstreamError('SANDBOX_BUSY', `sandbox: at most ${this.#options.maxWaiting} jobs may wait`);
-    }
-    const { promise, resolve, reject } = Promise.withResolvers<SandboxResult>();
-    this.#waiting.push({ job, resolve, reject });
-    this.#dispatch();
-    return promise;
-  }
-
-  async prewarm(): Promise<void> {
-    this.#keepOne = true;
-    this.#dispatch();
-    const [child] = this.#children;
-    if (child === undefined) throw new UpstreamError('SANDBOX_UNAVAILABLE', 'sandbox: no child could be started');
-    await child.ready;
-  }
-
-  reap(idleBefore: number): void {
-    for (const child of [...this.#children]) {
-      if (child.state !== 'idle' || child.idleSince >= idleBefore) continue;
-      const spares = [...this.#children].filter((other) => this.#isSpare(other));
-      if (this.#keepOne && spares.length === 1 && spares[0] === child) continue;
-      this.#drop(child);
-    }
-  }
-
-  close(): void {
-    this.#closed = true;
-    for (const child of [...this.#children]) this.#drop(child);
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const { reject } of waiting) reject(new UpstreamError('SANDBOX_UNAVAILABLE', 'sandbox: closed'));
-  }
-
-  /** Gives idle children to waiting jobs, and starts or makes room for the children that are still missing. */
-  #dispatch(): void {
-    const unserved: Waiting[] = [];
-    for (const waiting of this.#waiting) {
-      const child = this.#idleFor(waiting.job.compartment);
-      if (child === undefined) unserved.push(waiting);
-      else this.#give(child, waiting);
-    }
-    this.#waiting = unserved;
-    if (this.#closed) return;
-    let missing = unserved.length;
-    for (const child of this.#children) if (child.state === 'starting') missing -= 1;
-    for (; missing > 0 && this.#room(); missing -= 1) this.#start();
-    const hasSpare = [...this.#children].some((child) => this.#isSpare(child));
-    if (this.#keepOne && !hasSpare && this.#children.size < this.#options.maxChildren) {
-      this.#start();
-    }
-  }
-
-  /** What `prewarm` keeps: any child of a kernel, but of untrusted code only one that belongs to nobody yet. */
-  #isSpare(child: SandboxChild): boolean {
-    return this.#trust === 'kernel' || child.compartment === undefined;
-  }
-
-  #idleFor(compartment: string): SandboxChild | undefined {
-    let unused: SandboxChild | undefined;
-    for (const child of this.#children) {
-      if (child.state !== 'idle') continue;
-      if (child.compartment === compartment) return child;
-      if (child.compartment === undefined) unused = child;
-    }
-    return unused;
-  }
-
-  /** Whether one more child may start; the child that idles longest gives way. All idle ones belong to others here. */
-  #room(): boolean {
-    if (this.#children.size < this.#options.maxChildren) return true;
-    let oldest: SandboxChild | undefined;
-    for (const child of this.#children) {
-      if (child.state === 'idle' && (oldest === undefined || child.idleSince < oldest.idleSince)) oldest = child;
-    }
-    if (oldest === undefined) return false;
-    this.#drop(oldest);
-    return true;
-  }
-
-  #start(): void {
-    let child: SandboxChild;
-    try {
-      child = this.#host.start();
-    } catch (cause) {
-      this.#waiting.shift()?.reject(new UpstreamError('SANDBOX_UNAVAILABLE', 'sandbox: no child started', { cause }));
-      return;
-    }
-    this.#children.add(child);
-    child.ready.then(
-      () => this.#dispatch(),
-      (error) => {
-        if (!this.#children.delete(child)) return;
-        // One waiting job pays for one failed start, so a broken machine answers everybody instead of trying for ever.
-        this.#waiting.shift()?.reject(error);
-        if (this.#waiting.length > 0) this.#dispatch();
-      },
-    );
-    child.gone.then(() => {
-      if (this.#children.delete(child)) this.#dispatch();
-    });
-  }
-
-  #give(child: SandboxChild, waiting: Waiting): void {
-    if ((waiting.job.deadlineAt ?? Infinity) <= performance.now()) {
-      const error = { code: 'TIMEOUT', message: 'time: used up while it waited for a free sandbox' } as const;
-      waiting.resolve({ ok: false, error, durationMs: 0, memoryBytes: 0 });
-      return;
-    }
-    child.compartment = waiting.job.compartment;
-    let result: Promise<SandboxResult>;
-    try {
-      result = child.run(waiting.job);
-    } catch (error) {
-      waiting.reject(error);
-      return;
-    }
-    this.#host.busy();
-    waiting.resolve(result);
-    result.then(() => {
-      // Another job may have got the child between its result and this turn; then it goes after that one.
-      if (child.state === 'dead' || (child.state === 'idle' && this.#usedUp(child))) this.#drop(child);
-      this.#dispatch();
-    });
-  }
-
-  #usedUp(child: SandboxChild): boolean {
-    const runsMax = this.#trust === 'kernel' ? this.#options.maxRunsPerKernelChild : this.#options.maxRunsPerChild;
-    return child.runs >= runsMax || child.busyMs >= CHILD_BUSY_MS_MAX || child.scripts >= COMPILED_MAX;
-  }
-
-  #drop(child: SandboxChild): void {
-    this.#children.delete(child);
-    child.kill();
   }
 }
