@@ -1,10 +1,13 @@
 import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { AccessError, InputError } from '../errors.ts';
-import { type Identity, readLatestVersions, readVersions } from '../ledger/index.ts';
-import { isUuid, parseJson, type StoredSpan, type TrustedKeys, verifyVersions } from '../span/index.ts';
+import type { Identity } from '../ledger/index.ts';
+import type { TrustedKeys } from '../span/index.ts';
 import { boot, parseBootRequest, type Stage0 } from '../stage0/index.ts';
+import { readJson, type Variables } from './input.ts';
 import { problemResponse } from './problem.ts';
+import { requestRoutes } from './requests.ts';
+import { spanRoutes } from './spans.ts';
 
 /** A body may be as large as a span. */
 export const BODY_BYTES_MAX = 1024 * 1024;
@@ -15,8 +18,6 @@ export interface ApiOptions {
   /** Who a bearer token speaks for; null for a token nobody was given. */
   authenticate: (token: string) => Promise<Identity | null>;
 }
-
-type Variables = { Variables: { identity: Identity } };
 
 /** The HTTP routes. Every one but `/health` needs a token, and the identity comes from the token alone. */
 export function createApi({ stage0, trustedKeys, authenticate }: ApiOptions): Hono<Variables> {
@@ -52,50 +53,17 @@ export function createApi({ stage0, trustedKeys, authenticate }: ApiOptions): Ho
     }),
   );
 
+  app.get('/api/me', (c) => {
+    const { userId, tenantId } = c.get('identity');
+    return c.json({ user_id: userId, tenant_id: tenantId });
+  });
+
   app.on('POST', ['/boot', '/api/boot'], async (c) => {
-    const request = parseBootRequest(parseBody(await c.req.arrayBuffer()), c.get('identity'));
+    const request = parseBootRequest(await readJson(c), c.get('identity'));
     return c.json(await boot(stage0, request));
   });
 
-  app.get('/api/spans/:id', async (c) => {
-    const id = requireId(c.req.param('id'));
-    const span = (await readLatestVersions(stage0.database, c.get('identity'), [id])).get(id);
-    if (span === undefined) throw notFound(id);
-    return c.json(span);
-  });
-
-  app.get('/api/spans/:id/verify', async (c) => {
-    const versions = await requireVersions(stage0, c.get('identity'), c.req.param('id'));
-    const problems = verifyVersions(versions, trustedKeys, stage0.scheme);
-    const proofs = versions.map(({ seq, curr_hash, signature, public_key }) => {
-      const own = problems.filter((problem) => problem.seq === seq);
-      return { seq, curr_hash, signature, public_key, ok: own.length === 0 };
-    });
-    return c.json({ id: versions[0]?.id, ok: problems.length === 0, versions: proofs, problems });
-  });
-
+  app.route('/api', spanRoutes(stage0, trustedKeys));
+  app.route('/api', requestRoutes(stage0));
   return app;
-}
-
-function parseBody(body: ArrayBuffer): unknown {
-  try {
-    return parseJson(new TextDecoder('utf-8', { fatal: true }).decode(body));
-  } catch {
-    throw new InputError('JSON_INVALID', 'the body is not JSON in UTF-8');
-  }
-}
-
-async function requireVersions(stage0: Stage0, identity: Identity, id: string): Promise<StoredSpan[]> {
-  const versions = await readVersions(stage0.database, identity, requireId(id));
-  if (versions.length === 0) throw notFound(id);
-  return versions;
-}
-
-function requireId(id: string): string {
-  if (!isUuid(id)) throw new InputError('FIELD_INVALID', 'id: expected a UUID in lower case', { field: 'id' });
-  return id;
-}
-
-function notFound(id: string): InputError {
-  return new InputError('SPAN_NOT_FOUND', `no span ${id} is visible to you`, { field: 'id' });
 }

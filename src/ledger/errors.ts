@@ -53,6 +53,8 @@ export function wrapPostgresError(cause: unknown): LogLineError {
       return new InputError('FIELD_MISSING', `${error.column} may not be null`, { ...fieldOf(error.column), cause });
     case '42501':
       return new AccessError('NOT_PERMITTED', 'row level security or a missing grant refuses this', { cause });
+    case '54000':
+      return new InputError('VALUE_NOT_STORABLE', 'a text of this span is longer than its index can hold', { cause });
     case '57014':
       return new UpstreamError('DATABASE_TIMEOUT', 'the statement took longer than allowed', { cause });
     case '40001':

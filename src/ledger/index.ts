@@ -39,10 +39,12 @@ export { readLostBoots } from './lost-boots.ts';
 export { loadMigrations, type Migration, type MigrationResult, migrate } from './migrate.ts';
 export {
   advancePolicy,
+  numberExpiredSpans,
   type PolicyCursor,
   type PolicyPlace,
   passPolicies,
   type QueueSnapshot,
+  readAnySeqs,
   readAnyVersions,
   readDaySummaries,
   readExpiredSpans,

@@ -49,6 +49,15 @@ export async function readAnyVersions(database: Database, ids: string[]): Promis
   return rows.map(toSpan);
 }
 
+/** Newest seq of each of these spans that is there, whoever owns it. */
+export async function readAnySeqs(query: TransactionQuery, ids: string[]): Promise<Map<string, number>> {
+  const rows = await query<{ id: string; seq: number }>({
+    text: 'select id, seq from ledger.newest_rows($1)',
+    values: [ids],
+  });
+  return new Map(rows.map(({ id, seq }) => [id, seq]));
+}
+
 /** Settled spans of all tenants after a place, in the timeline's order. */
 export async function readPolicyWindow(
   database: Database,
@@ -63,14 +72,23 @@ export async function readPolicyWindow(
   return rows.map(toSpan);
 }
 
-/** Newest versions of spans of all tenants that have expired, longest ago first. */
-export async function readExpiredSpans(database: Database, now: Date, limit: number): Promise<StoredSpan[]> {
+/** Give what has expired its place in the order in which policies are shown it. */
+export async function numberExpiredSpans(database: Database, now: Date, limit: number): Promise<void> {
+  await database.query({ text: 'select ledger.number_expired($1, $2)', values: [now.toISOString(), limit] });
+}
+
+/** Newest versions of spans of all tenants that have expired, each with its place, after a place. */
+export async function readExpiredSpans(
+  database: Database,
+  after: PolicyPlace,
+  limit: number,
+): Promise<{ span: StoredSpan; place: PolicyPlace }[]> {
   const rows = await database.query<Row>({
-    text: 'select * from ledger.expired_spans($1, $2)',
-    values: [now.toISOString(), limit],
+    text: 'select number::text, (span).* from ledger.expired_spans($1, $2)',
+    values: [after.position, limit],
     types: spanTypes,
   });
-  return rows.map(toSpan);
+  return rows.map(({ number, ...row }) => ({ span: toSpan(row), place: { ...after, position: number as string } }));
 }
 
 /** What functions did on a day, one summary for each tenant that ran any. */

@@ -35,16 +35,16 @@ export interface RequestClaim {
 /** Lease due requests of all tenants: see `claim_requests` in sql/0012_request_queue.sql for order and fairness. */
 export async function claimRequests(
   database: Database,
-  options: { now: Date; limit: number; leaseMs: number; limits: QueueLimits },
+  options: { now: Date; limit: number; reserve?: number; leaseMs: number; limits: QueueLimits },
 ): Promise<ClaimedRequest[]> {
-  const { now, limit, leaseMs, limits } = options;
+  const { now, limit, reserve = 0, leaseMs, limits } = options;
   const rows = await database.query<Row>({
-    text: `with claimed as materialized (select * from ledger.claim_requests($1, $2, $3, $4, $5))
+    text: `with claimed as materialized (select * from ledger.claim_requests($1, $2, $3, $4, $5, $6))
            select c.fence::text as claim_fence, c.takeovers, c.is_granted, c.quota_used, c.quota_limit, r.*
              from claimed c
              join ledger.newest_rows((select array_agg(request_id) from claimed)) r on r.id = c.request_id
             order by c.fence`,
-    values: [now.toISOString(), limit, leaseMs, now.toISOString().slice(0, 10), JSON.stringify(limits)],
+    values: [now.toISOString(), limit, reserve, leaseMs, now.toISOString().slice(0, 10), JSON.stringify(limits)],
     types: spanTypes,
   });
   return rows.map(({ claim_fence, takeovers, is_granted, quota_used, quota_limit, ...row }) => ({

@@ -1,10 +1,11 @@
 import { InputError } from '../errors.ts';
 import type { StoredSpan } from '../span/index.ts';
-import type { Database, Identity, Row } from './database.ts';
+import type { Database, Identity, Row, TransactionQuery } from './database.ts';
 import { spanTypes, toSpan } from './rows.ts';
+import { filterConditions, PAGE_MAX, type SpanFilter } from './span-filter.ts';
 
-/** Spans one page of the timeline may hold. */
-export const TIMELINE_PAGE_MAX = 1_000;
+/** Visible spans that a filtered page looks at before it answers, however few of them match. */
+const LOOKED_AT_MAX = 10_000;
 
 /**
  * A place in the timeline: 32 hex digits, transaction before position. Opaque to clients, and totally ordered as text.
@@ -15,16 +16,19 @@ export type Cursor = string;
 /** Before the first span. */
 export const TIMELINE_START: Cursor = '0'.repeat(32);
 
-export function cursorOf(span: StoredSpan): Cursor {
+interface Place {
+  txId: bigint;
+  position: bigint;
+}
+
+export function cursorOf(span: { tx_id: string; position: number | string }): Cursor {
   return hex64(BigInt(span.tx_id)) + hex64(BigInt(span.position));
 }
 
 /** @throws {InputError} `CURSOR_INVALID` */
-export function parseCursor(cursor: Cursor): { txId: bigint; position: bigint } {
+export function parseCursor(cursor: Cursor, field = 'after'): Place {
   if (!/^[0-9a-f]{16}[0-7][0-9a-f]{15}$/.test(cursor)) {
-    throw new InputError('CURSOR_INVALID', 'a position is 32 hex digits, as an earlier page gave it', {
-      field: 'after',
-    });
+    throw new InputError('CURSOR_INVALID', 'a position is 32 hex digits, as an earlier page gave it', { field });
   }
   return { txId: BigInt(`0x${cursor.slice(0, 16)}`), position: BigInt(`0x${cursor.slice(16)}`) };
 }
@@ -33,29 +37,84 @@ function hex64(value: bigint): string {
   return value.toString(16).padStart(16, '0');
 }
 
-/** The settled spans after a position, in order, as far as the identity may see them. Resuming misses and repeats none. */
+/**
+ * The settled spans after a position, in order, as far as the identity may see them. Resuming misses and repeats none.
+ *
+ * With a filter, a page goes on past what does not match: it may hold few spans, or none, and still move its position.
+ */
 export async function readTimeline(
   database: Database,
   identity: Identity,
   after: Cursor,
   limit: number,
+  filter: SpanFilter = {},
 ): Promise<{ spans: StoredSpan[]; position: Cursor }> {
-  const { txId, position } = parseCursor(after);
-  const rows = await database.transaction(
+  const from = parseCursor(after);
+  const pageSize = Math.min(limit, PAGE_MAX);
+  return database.transaction(
     identity,
-    (query) =>
-      query<Row>({
-        text: `select r.*
-                 from ledger.settled_timeline r
-                where (r.tx_id, r.position) > ($1::xid8, $2::bigint)
-                order by r.tx_id, r.position
-                limit $3`,
-        values: [String(txId), String(position), Math.min(limit, TIMELINE_PAGE_MAX)],
-        types: spanTypes,
-      }),
+    async (query) => {
+      const isFiltered = Object.values(filter).some((value) => value !== undefined);
+      const end = isFiltered ? await endOfLook(query, from) : null;
+      if (isFiltered && end === null) return { spans: [], position: after };
+      const spans = await readSpans(query, from, end, pageSize, filter);
+      const last = spans.at(-1);
+      if (end !== null && spans.length < pageSize) return { spans, position: cursorOf(end) };
+      return { spans, position: last === undefined ? after : cursorOf(last) };
+    },
     { readOnly: true },
   );
-  const spans = rows.map(({ when: _alias, ...row }) => toSpan(row));
-  const last = spans.at(-1);
-  return { spans, position: last === undefined ? after : cursorOf(last) };
+}
+
+/** Where the timeline ends now: who reads on from here sees only what is new. */
+export async function readTimelineEnd(database: Database, identity: Identity): Promise<Cursor> {
+  const text = 'select tx_id, position from ledger.settled_timeline order by tx_id desc, position desc limit 1';
+  const options = { readOnly: true } as const;
+  const [last] = await database.transaction(identity, (query) => query<PlaceRow>({ text, types: spanTypes }), options);
+  return last === undefined ? TIMELINE_START : cursorOf(last);
+}
+
+type PlaceRow = { tx_id: string; position: number };
+
+/** The last of the spans that a filtered page looks at; null when there is nothing new. Later spans come after it. */
+async function endOfLook(query: TransactionQuery, from: Place): Promise<PlaceRow | null> {
+  const [end] = await query<PlaceRow>({
+    text: `select tx_id, position
+             from (select r.tx_id, r.position
+                     from ledger.settled_timeline r
+                    where (r.tx_id, r.position) > ($1::xid8, $2::bigint)
+                    order by r.tx_id, r.position
+                    limit $3) looked_at
+            order by tx_id desc, position desc
+            limit 1`,
+    values: [String(from.txId), String(from.position), LOOKED_AT_MAX],
+    types: spanTypes,
+  });
+  return end ?? null;
+}
+
+async function readSpans(
+  query: TransactionQuery,
+  from: Place,
+  end: PlaceRow | null,
+  limit: number,
+  filter: SpanFilter,
+): Promise<StoredSpan[]> {
+  const values: unknown[] = [String(from.txId), String(from.position), limit];
+  const conditions = ['(r.tx_id, r.position) > ($1::xid8, $2::bigint)', ...filterConditions(filter, values)];
+  if (end !== null) {
+    conditions.push(
+      `(r.tx_id, r.position) <= ($${values.push(end.tx_id)}::xid8, $${values.push(end.position)}::bigint)`,
+    );
+  }
+  const rows = await query<Row>({
+    text: `select r.*
+             from ledger.settled_timeline r
+            where ${conditions.join(' and ')}
+            order by r.tx_id, r.position
+            limit $3`,
+    values,
+    types: spanTypes,
+  });
+  return rows.map(({ when: _alias, ...row }) => toSpan(row));
 }

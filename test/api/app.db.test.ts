@@ -4,16 +4,12 @@ import type { AddressInfo } from 'node:net';
 import { serve } from '@hono/node-server';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createApi } from '../../src/api/index.ts';
-import { Database, type Identity } from '../../src/ledger/index.ts';
+import { Database } from '../../src/ledger/index.ts';
 import { type AnyJson, Installation, PLAN_PAYLOAD, PROBE, RUN_CODE } from '../stage0/installation.ts';
 import { trustedKeys } from '../support/keys.ts';
-import { ALAN, ALICE, BOB } from '../support/spans.ts';
+import { ALICE, BOB } from '../support/spans.ts';
+import { asAlice, asBob, expectProblem, openApi } from './http.ts';
 
-const TOKENS = new Map<string, Identity>([
-  ['token-of-alice', ALICE],
-  ['token-of-alan', ALAN],
-  ['token-of-bob', BOB],
-]);
 const BODY_BYTES_MAX = 1024 * 1024;
 
 let installation: Installation;
@@ -23,16 +19,9 @@ beforeAll(async () => {
   await installation.seed((content) => {
     content.throttle.tenants = { bolt: { per_tenant_daily_exec_limit: 1 } };
   });
-  app = createApi({
-    stage0: installation.stage0,
-    trustedKeys,
-    authenticate: async (token) => TOKENS.get(token) ?? null,
-  });
+  app = openApi(installation);
 });
 afterAll(() => installation?.close());
-
-const asAlice = { Authorization: 'Bearer token-of-alice' };
-const asBob = { Authorization: 'Bearer token-of-bob' };
 
 const get = (path: string, headers: Record<string, string> = asAlice) => app.request(path, { headers });
 const post = (path: string, body: unknown, headers: Record<string, string> = asAlice) =>
@@ -40,36 +29,23 @@ const post = (path: string, body: unknown, headers: Record<string, string> = asA
 
 const bodyOf = (response: Response): Promise<AnyJson> => response.json();
 
-/** RFC 9457, with the code and the field of ours, and nothing else. */
-async function expectProblem(
-  answer: Response | Promise<Response>,
-  status: number,
-  code: string,
-  field?: string,
-): Promise<Record<string, string>> {
-  const response = await answer;
-  const text = await response.text();
-  expect([response.status, response.headers.get('Content-Type')], text).toEqual([status, 'application/problem+json']);
-  const problem = JSON.parse(text);
-  expect(problem).toEqual({
-    type: 'about:blank',
-    title: code.toLowerCase().replaceAll('_', ' '),
-    status,
-    code,
-    detail: expect.stringMatching(/./),
-    ...(field === undefined ? {} : { field }),
-  });
-  expect(text).not.toMatch(/node:|\.ts\b|select |universal_registry/);
-  return problem;
-}
-
 describe('every route but /health', () => {
   const id = '00000000-0000-4000-8000-0000000000aa';
   const routes: [string, string][] = [
     ['POST', '/boot'],
     ['POST', '/api/boot'],
     ['GET', `/api/spans/${id}`],
+    ['GET', `/api/spans/${id}/versions`],
     ['GET', `/api/spans/${id}/verify`],
+    ['GET', '/api/me'],
+    ['GET', '/api/spans'],
+    ['POST', '/api/spans'],
+    ['GET', '/api/timeline'],
+    ['POST', '/api/execute'],
+    ['GET', '/api/requests'],
+    ['GET', `/api/requests/${id}`],
+    ['POST', '/api/requests/cancel'],
+    ['POST', '/api/requests/redrive'],
     ['GET', '/no/such/route'],
   ];
 
@@ -113,6 +89,12 @@ describe('GET /health', () => {
     } finally {
       await gone.close();
     }
+  });
+});
+
+describe('GET /api/me', () => {
+  it('says whom the token speaks for', async () => {
+    expect(await bodyOf(await get('/api/me', asBob))).toEqual({ user_id: BOB.userId, tenant_id: BOB.tenantId });
   });
 });
 
@@ -342,7 +324,8 @@ describe('a route that is not there', () => {
     ['GET', '/'],
     ['GET', '/boot'],
     ['DELETE', `/api/spans/${RUN_CODE}`],
-    ['GET', '/api/spans'],
+    ['PUT', '/api/spans'],
+    ['GET', '/api/requests/cancel/now'],
   ])('answers 404 as a problem: %s %s', async (method, path) => {
     await expectProblem(app.request(path, { method, headers: asAlice }), 404, 'ROUTE_NOT_FOUND');
   });

@@ -1,0 +1,25 @@
+#!/usr/bin/env node
+/**
+ * The command `loglineos`, on whatever Node the machine has: what it runs is TypeScript, which takes Node 24. Where the
+ * machine's own is older, the one that comes with the packages does it.
+ */
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const NODE_MAJOR_MIN = 24;
+const packaged = fileURLToPath(new URL('../../node_modules/node/bin/node', import.meta.url));
+
+if (Number.parseInt(process.versions.node, 10) >= NODE_MAJOR_MIN) {
+  await import('./main.ts');
+} else if (existsSync(packaged)) {
+  const main = fileURLToPath(new URL('main.ts', import.meta.url));
+  const child = spawn(packaged, [main, ...process.argv.slice(2)], { stdio: 'inherit' });
+  // A terminal sends Ctrl-C to both; others send to this process alone.
+  process.on('SIGINT', () => {});
+  process.on('SIGTERM', () => child.kill('SIGTERM'));
+  child.on('close', (code) => process.exit(code ?? 1));
+} else {
+  process.stderr.write(`loglineos needs Node ${NODE_MAJOR_MIN}; run npm install, which brings it\n`);
+  process.exit(2);
+}
