@@ -7,10 +7,13 @@ import { failureText } from '../src/errors.ts';
 import { Database, verifyLedger } from '../src/ledger/index.ts';
 import { openDatabase, trustedKeys } from '../src/local/open-database.ts';
 import { loginUrl } from '../src/local/stack.ts';
+import { loadBlake3 } from '../src/span/blake3-wasm.ts';
 import { nodeEd25519 } from '../src/span/ed25519-node.ts';
+import { useBlake3 } from '../src/span/index.ts';
 
 async function main(): Promise<number> {
   const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } });
+  useBlake3(await loadBlake3());
   const { adminUrl, secrets, close } = await openDatabase(process.env);
   // An administrator acts as the auditor itself. A login of the stack may not, but its folder has the auditor's password.
   const isStackLogin = new URL(adminUrl).username.startsWith('loglineos_');

@@ -8,8 +8,9 @@ import { startEmbeddedPostgres } from '../../src/local/embedded-postgres.ts';
 import { type LocalSecrets, openSecrets, trustedKeysOf } from '../../src/local/home.ts';
 import { loginUrl, ROW_FOLDER, SQL_FOLDER } from '../../src/local/stack.ts';
 import { readRowFiles, seed } from '../../src/seed/index.ts';
+import { loadBlake3 } from '../../src/span/blake3-wasm.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
-import { createSignerFromHex, type Json } from '../../src/span/index.ts';
+import { createSignerFromHex, type Json, useBlake3 } from '../../src/span/index.ts';
 import { GovernanceVerifier, MANIFEST_ID, type Stage0 } from '../../src/stage0/index.ts';
 
 export const RUN_CODE_KERNEL_ID = '00000000-0000-4000-8000-000000000001';
@@ -48,6 +49,7 @@ type ManifestJson = { allowed_boot_ids: string[]; throttle: { tenants: Json } };
 
 /** Stage-0 on a fresh ledger, whose manifest lets the bench's tenant run as often as it likes. */
 export async function createStage0(adminUrl: string, secrets: LocalSecrets): Promise<Stage0> {
+  useBlake3(await loadBlake3());
   const rows = await readRowFiles(ROW_FOLDER, { overridePublicKey: null });
   const manifest = rows.find((row) => row.id === MANIFEST_ID) as { content: ManifestJson } & SpanDraft;
   manifest.content.allowed_boot_ids.push(EMPTY_KERNEL_ID);

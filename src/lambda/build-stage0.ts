@@ -2,7 +2,7 @@ import { readSecretField } from '../aws/index.ts';
 import { Sandbox } from '../kernel/index.ts';
 import { Database } from '../ledger/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
-import { createSignerFromHex } from '../span/index.ts';
+import { createSignerFromHex, useBlake3 } from '../span/index.ts';
 import { GovernanceVerifier, type Stage0 } from '../stage0/index.ts';
 import { connectionOptions, type Stage0Config } from './config.ts';
 import { log } from './log.ts';
@@ -16,6 +16,8 @@ export async function buildStage0(
 ): Promise<Stage0> {
   const sandbox = new Sandbox();
   sandbox.prewarm('kernel', kernelCompartment).catch(() => {}); // starts while the secrets travel; a boot would say what failed
+  // A cold start is not kept waiting for it.
+  void import('../span/blake3-wasm.ts').then(({ loadBlake3 }) => loadBlake3()).then(useBlake3, () => {});
   const { providerSecretArn } = config;
   return {
     database: new Database({ ...connectionOptions(config.database), applicationName: functionName, connectionsMax }),

@@ -7,12 +7,18 @@ import type { LambdaFunction } from './lambda-api.ts';
 /** A shift of the local stack; one follows the other. */
 const SHIFT_MS = 10 * 60 * 1000;
 
-/**
- * What schedules and invocations do in AWS: every role at work, one shift after the other, woken at once by new work.
- *
- * @returns how to stop: what is open may still end, and is recorded.
- */
-export function startRoles(stage0: Stage0, connection: ConnectionOptions): () => Promise<void> {
+/** How long a stop waits for functions that run. */
+const STOP_GRACE_MS = 3_000;
+
+export interface Roles {
+  /** Take no new work; what is open may still end, for a while. What does not is ended with the sandbox, and run again later. */
+  stop(): Promise<void>;
+  /** Resolves when the last shift is recorded. */
+  ended: Promise<unknown>;
+}
+
+/** What schedules and invocations do in AWS: every role at work, one shift after the other, woken at once by new work. */
+export function startRoles(stage0: Stage0, connection: ConnectionOptions): Roles {
   const stop = new AbortController();
   const bell = new EventEmitter().setMaxListeners(0);
   const endListening = listenForWork(connection, () => bell.emit('work'));
@@ -27,10 +33,14 @@ export function startRoles(stage0: Stage0, connection: ConnectionOptions): () =>
       chores: role.name === 'observer' ? [reapChore(stage0)] : [],
     }),
   );
-  return async () => {
-    stop.abort();
-    await Promise.all(shifts);
-    await endListening();
+  const ended = Promise.all(shifts);
+  return {
+    ended,
+    async stop() {
+      stop.abort();
+      await endListening();
+      await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, STOP_GRACE_MS).unref())]);
+    },
   };
 }
 

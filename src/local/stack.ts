@@ -11,8 +11,9 @@ import {
   readVersions,
 } from '../ledger/index.ts';
 import { readRowFiles, seed } from '../seed/index.ts';
+import { loadBlake3 } from '../span/blake3-wasm.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
-import { createSignerFromHex, SYSTEM_ID, type TrustedKeys, verifySpan } from '../span/index.ts';
+import { createSignerFromHex, SYSTEM_ID, type TrustedKeys, useBlake3, verifySpan } from '../span/index.ts';
 import {
   type BootAnswer,
   boot,
@@ -26,7 +27,7 @@ import { tokensMatch } from './bearer-token.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
 import { type LocalSecrets, lockHome, openSecrets, trustedKeysOf } from './home.ts';
 import { createLambdaApi, LAMBDA_API_PATH } from './lambda-api.ts';
-import { roleFunctions, startRoles } from './roles.ts';
+import { type Roles, roleFunctions, startRoles } from './roles.ts';
 
 export interface StackOptions {
   home: string;
@@ -86,6 +87,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   };
   try {
     undo.push(await lockHome(home));
+    useBlake3(await loadBlake3());
     const secrets = await openSecrets(home);
 
     const adminUrl = options.databaseUrl ?? (await startOwnPostgres(home, secrets, undo));
@@ -101,6 +103,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     const appUrl = loginUrl(adminUrl, 'loglineos_app', secrets);
     const database = new Database({ url: appUrl, applicationName: 'loglineos-local', connectionsMax: CONNECTIONS_MAX });
     undo.push(() => database.close());
+    let roles: Roles | undefined;
+    undo.push(async () => roles?.ended);
     const sandbox = new Sandbox({ maxChildren: BOOTS_MAX });
     undo.push(() => sandbox.close());
     await Promise.all([sandbox.prewarm('kernel', 'kernel:0'), sandbox.prewarm('untrusted', '')]);
@@ -135,7 +139,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     const url = `http://127.0.0.1:${await listen(fetch, port, undo)}`;
 
     const firstBoot = await bootForShow(stage0, trustedKeys);
-    undo.push(startRoles(stage0, { url: appUrl }));
+    roles = startRoles(stage0, { url: appUrl });
+    undo.push(roles.stop);
 
     return {
       ready: {

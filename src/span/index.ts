@@ -16,7 +16,7 @@ export {
   type Span,
   type StoredSpan,
 } from './columns.ts';
-export { blake3Hex } from './digest.ts';
+export { blake3Hex, useBlake3 } from './digest.ts';
 export type { Ed25519 } from './ed25519.ts';
 export { parseJson } from './json.ts';
 export {

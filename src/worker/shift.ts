@@ -82,11 +82,13 @@ export async function workShifts(
       ...options,
       endOfTime: new Date(stage0.now().getTime() + shiftMs),
     }).catch((error) => {
-      if (!options.stop.aborted) stage0.log({ level: 'error', message: 'a shift failed', role: role.name, error: String(error) });
+      if (!options.stop.aborted)
+        stage0.log({ level: 'error', message: 'a shift failed', role: role.name, error: String(error) });
       return null;
     });
-    if (answer !== null && !answer.ok) stage0.log({ level: 'error', message: 'a shift failed', role: role.name, ...answer.error });
-    if (answer?.ok !== true) await pause(PAUSE_MS, options.stop);
+    if (answer !== null && !answer.ok)
+      stage0.log({ level: 'error', message: 'a shift failed', role: role.name, ...answer.error });
+    if (answer?.ok !== true && !options.stop.aborted) await pause(PAUSE_MS, options.stop);
   }
 }
 
