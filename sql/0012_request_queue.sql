@@ -9,7 +9,7 @@ create table ledger.request_queue (
   tenant_id    text not null,
   owner_id     text not null,
   function_id  uuid not null,
-  position     bigint not null, -- of the version that put it here: first come, first served
+  position     bigint not null, -- of the version that scheduled it: first come, first served
   priority     integer not null,
   state        text not null,
   due_at       timestamptz not null,
@@ -77,24 +77,27 @@ begin
   ) on conflict (request_id) do update
     set state = place, due_at = due, leased_until = null, takeovers = 0, quota_day = null,
         priority = excluded.priority, is_forced = excluded.is_forced,
-        position = case when new.status = 'error' then queue.position else excluded.position end;
+        position = case when new.status = 'scheduled' then excluded.position else queue.position end;
   if place = 'ready' then
     perform pg_notify('loglineos_work', 'request'); -- a hint; workers look by themselves too
   end if;
   return null;
 end $$;
 
--- claim_requests: lease what is due. Fair between tenants: they are asked in random order, and each may take its share of
--- what is left to give; within a tenant by priority, then first come, first served. One claim at a time in the whole
--- ledger (it takes milliseconds), so that a tenant's concurrency is a bound and not a guess; rows that somebody is
--- cancelling are passed over.
+-- claim_requests: lease what is due. Fair between tenants: those of whom least is worked on are asked first, and each may
+-- take its share of what is left to give; the last p_reserve of p_limit are for tenants of whom nothing is worked on yet.
+-- Within a tenant by priority, then first come, first served. One claim at a time in the whole ledger (it takes
+-- milliseconds), so that a tenant's concurrency is a bound and not a guess; rows that somebody is cancelling are passed
+-- over.
 --
 -- Each claimed attempt takes one execution of its tenant's day; where none is left it is claimed all the same, with
 -- is_granted false, to be closed. An attempt that was claimed before, by a worker that died, has taken its own already.
--- A request that asks to pass the quota takes one whatever the limit; the host gives back what was taken for nothing.
+-- A request that asks to pass the quota takes one whatever the limit. What ran nothing gives it back when it is closed.
 --
 -- p_limits: {"daily": n, "concurrency": n, "tenants": {"<tenant>": {"daily": n, "concurrency": n}}}
-create function ledger.claim_requests(p_now timestamptz, p_limit integer, p_lease_ms integer, p_day date, p_limits jsonb)
+create function ledger.claim_requests(
+  p_now timestamptz, p_limit integer, p_reserve integer, p_lease_ms integer, p_day date, p_limits jsonb
+)
 returns table (
   request_id uuid, fence bigint, takeovers integer, is_granted boolean, quota_used integer, quota_limit integer
 )
@@ -133,13 +136,24 @@ begin
                where q.state = 'ready' and q.tenant_id > w.id order by q.tenant_id limit 1)
         from waiting w where w.id is not null
     )
-    select w.id, row_number() over () as place, count(*) over () as tenants
-      from (select id from waiting where id is not null order by random()) w
+    select w.id, w.leased, row_number() over () as place, count(*) over () as tenants
+      from (
+        select waiting.id, coalesce(l.leased, 0) as leased
+          from waiting
+          left join (select q.tenant_id, count(*) as leased from ledger.request_queue q where q.state = 'leased' group by 1) l
+            on l.tenant_id = waiting.id
+         where waiting.id is not null
+         order by 2, random()
+      ) w
   loop
     exit when remaining <= 0;
     room := coalesce((p_limits #>> array['tenants', tenant.id, 'concurrency'])::integer, (p_limits ->> 'concurrency')::integer)
-      - (select count(*) from ledger.request_queue l where l.state = 'leased' and l.tenant_id = tenant.id);
-    room := least(room, greatest(1, remaining / (tenant.tenants - tenant.place + 1)));
+      - tenant.leased;
+    room := least(
+      room,
+      case when tenant.leased = 0 then remaining else remaining - p_reserve end,
+      greatest(1, remaining / (tenant.tenants - tenant.place + 1))
+    );
     continue when room <= 0;
 
     select array_agg(p.request_id), array_agg(p.is_forced), array_agg(p.is_metered),
@@ -164,15 +178,17 @@ begin
 
     return query
       with numbered as (
-        select t.id, t.is_forced, t.is_metered,
+        select t.id, t.is_forced, t.is_metered, t.place,
                (sum((t.is_metered and not t.is_forced)::integer) over (order by t.place))::integer as turn
           from unnest(ids, forced, metered) with ordinality t (id, is_forced, is_metered, place)
+      ), fenced as materialized ( -- in their order, which is that of the fences
+        select n.*, nextval('ledger.request_fence') as fence from (select * from numbered order by place) n
       )
       update ledger.request_queue q
-         set state = 'leased', fence = nextval('ledger.request_fence'),
+         set state = 'leased', fence = n.fence,
              leased_until = p_now + make_interval(secs => p_lease_ms / 1000.0),
              quota_day = case when n.is_metered and (n.is_forced or n.turn <= granted) then p_day else q.quota_day end
-        from numbered n
+        from fenced n
        where q.request_id = n.id
       returning q.request_id, q.fence, q.takeovers, n.is_forced or not n.is_metered or n.turn <= granted,
                 used + least(n.turn, granted), daily_limit;
@@ -209,9 +225,9 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Lock those claims that still hold, in the order of ids, so that no two wait for each other.
-create function ledger.hold_requests(p_ids uuid[], p_fences bigint[]) returns setof uuid
+create function ledger.hold_requests(p_ids uuid[], p_fences bigint[]) returns table (request_id uuid, quota_day date)
 language sql security definer set search_path = pg_catalog, pg_temp as $$
-  select q.request_id
+  select q.request_id, q.quota_day
     from unnest(p_ids, p_fences) mine (id, fence)
     join ledger.request_queue q on q.request_id = mine.id and q.fence = mine.fence and q.state = 'leased'
    order by q.request_id
@@ -230,51 +246,58 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- close_requests: what became of claimed requests of one owner, executions and versions in one statement. If somebody
--- else holds one of them by now, nothing is written and the answer names it; the caller closes the others.
-create function ledger.close_requests(p_user_id text, p_tenant_id text, p_ids uuid[], p_fences bigint[], p_rows jsonb)
-returns uuid[]
+-- else holds one of them by now, nothing is written and the answer names it; the caller closes the others. Those of
+-- p_unused ran nothing, and give back the execution of the day that their claim took.
+create function ledger.close_requests(
+  p_user_id text, p_tenant_id text, p_ids uuid[], p_fences bigint[], p_unused uuid[], p_rows jsonb
+) returns uuid[]
 language plpgsql as $$
 declare
   lost uuid[];
+  unused date[];
 begin
   perform set_config('app.user_id', p_user_id, true), set_config('app.tenant_id', p_tenant_id, true);
-  select array_agg(id) into lost
-    from unnest(p_ids) id where id not in (select ledger.hold_requests(p_ids, p_fences));
+  select array_agg(id) filter (where h.request_id is null),
+         array_agg(h.quota_day) filter (where id = any (p_unused) and h.quota_day is not null)
+    into lost, unused
+    from unnest(p_ids) id
+    left join ledger.hold_requests(p_ids, p_fences) h on h.request_id = id;
   if lost is null then
     perform ledger.append(p_user_id, p_tenant_id, p_rows);
+    perform ledger.release_execution(p_tenant_id, day) from unnest(unused) day;
   end if;
   return coalesce(lost, '{}');
 end $$;
 
 grant create on schema ledger to loglineos_guard;
 alter function ledger.queue_request() owner to loglineos_guard;
-alter function ledger.claim_requests(timestamptz, integer, integer, date, jsonb) owner to loglineos_guard;
+alter function ledger.claim_requests(timestamptz, integer, integer, integer, date, jsonb) owner to loglineos_guard;
 alter function ledger.newest_rows(uuid[]) owner to loglineos_guard;
 alter function ledger.extend_leases(uuid[], bigint[], timestamptz) owner to loglineos_guard;
 alter function ledger.release_requests(uuid[], bigint[]) owner to loglineos_guard;
 alter function ledger.hold_requests(uuid[], bigint[]) owner to loglineos_guard;
 alter function ledger.lock_requests(uuid[]) owner to loglineos_guard;
-alter function ledger.close_requests(text, text, uuid[], bigint[], jsonb) owner to loglineos_owner;
+alter function ledger.close_requests(text, text, uuid[], bigint[], uuid[], jsonb) owner to loglineos_owner;
 revoke create on schema ledger from loglineos_guard;
 
 revoke execute on function
   ledger.queue_request(),
-  ledger.claim_requests(timestamptz, integer, integer, date, jsonb),
+  ledger.claim_requests(timestamptz, integer, integer, integer, date, jsonb),
   ledger.newest_rows(uuid[]),
   ledger.extend_leases(uuid[], bigint[], timestamptz),
   ledger.release_requests(uuid[], bigint[]),
   ledger.hold_requests(uuid[], bigint[]),
   ledger.lock_requests(uuid[]),
-  ledger.close_requests(text, text, uuid[], bigint[], jsonb)
+  ledger.close_requests(text, text, uuid[], bigint[], uuid[], jsonb)
 from public;
 grant execute on function
-  ledger.claim_requests(timestamptz, integer, integer, date, jsonb),
+  ledger.claim_requests(timestamptz, integer, integer, integer, date, jsonb),
   ledger.newest_rows(uuid[]),
   ledger.extend_leases(uuid[], bigint[], timestamptz),
   ledger.release_requests(uuid[], bigint[]),
   ledger.hold_requests(uuid[], bigint[]),
   ledger.lock_requests(uuid[]),
-  ledger.close_requests(text, text, uuid[], bigint[], jsonb)
+  ledger.close_requests(text, text, uuid[], bigint[], uuid[], jsonb)
 to loglineos_app;
 
 create trigger queue_request after insert on ledger.universal_registry

@@ -6,9 +6,19 @@ begin
   perform set_config('app.user_id', 'rebuild', true), set_config('app.tenant_id', 'system', true),
           set_config('app.rebuild', 'on', true);
 
-  -- Appends keep these tables by triggers: none may come between reading the ledger and writing them.
-  lock table ledger.daily_usage, ledger.request_queue, ledger.schedule, ledger.policy_cursor, ledger.expiry
-    in exclusive mode;
+  -- Appends keep these tables by triggers: none may come between reading the ledger and writing them. Others take these
+  -- tables in orders of their own, so what we hold is let go again before anybody could wait for us in a circle.
+  perform set_config('lock_timeout', '100ms', true);
+  loop
+    begin
+      lock table ledger.request_queue, ledger.daily_usage, ledger.schedule, ledger.policy_cursor, ledger.expiry
+        in exclusive mode;
+      exit;
+    exception when lock_not_available then
+      perform pg_sleep(random() / 10);
+    end;
+  end loop;
+  perform set_config('lock_timeout', '0', true);
 
   delete from ledger.daily_usage;
   insert into ledger.daily_usage (tenant_id, day, executions)
@@ -38,23 +48,34 @@ begin
       from ledger.current_span f
      where f.entity_type = 'function' and f.status = 'scheduled' and f.is_deleted is not true;
 
-  -- A policy has read at least as far as the last thing it acted on. What it reads again it does not do again: the ids
-  -- of its actions follow from what they answer.
+  -- A policy has read at least as far as the last thing it acted on, and nothing from before it became active. What it
+  -- reads again it does not do again: the ids of its actions follow from what they answer.
   delete from ledger.policy_cursor;
   insert into ledger.policy_cursor (policy_id, seq, tenant_id, owner_id, trigger, tx_id, position, day)
     select p.id, p.seq, p.tenant_id, p.owner_id, coalesce(p.content ->> 'trigger', 'span'),
-           coalesce(acted.place[1], first.tx_id::text)::xid8, coalesce(acted.place[2], first.position::text)::bigint,
-           coalesce(acted.day, (first.at at time zone 'UTC')::date - 1)
+           reached.place[1]::text::xid8, reached.place[2]::bigint,
+           greatest(acted.day, (first.at at time zone 'UTC')::date - 1)
       from ledger.current_span p
-      join ledger.universal_registry first on first.id = p.id and first.seq = 0
+     cross join lateral (
+       select r.tx_id, r.position, r.at from ledger.universal_registry r
+        where r.id = p.id and not exists (
+          select from ledger.universal_registry later
+           where later.id = r.id and later.seq >= r.seq
+             and (later.status = 'active' and later.is_deleted is not true and later.code is not null) is not true)
+        order by r.seq limit 1
+     ) first
       left join (
         select a.metadata #>> '{policy,id}' as policy_id,
-               max(array[a.metadata #>> '{policy,tx_id}', a.metadata #>> '{policy,position}']::numeric[])::text[] as place,
+               max(array[a.metadata #>> '{policy,tx_id}', a.metadata #>> '{policy,position}']::numeric[]) as place,
                max((a.metadata #>> '{policy,day}')::date) as day
           from ledger.universal_registry a
          where a.metadata ? 'policy'
          group by 1
       ) acted on acted.policy_id = p.id::text
+     cross join lateral (
+       select case when p.content ->> 'trigger' = 'expiry' then '{0,0}'
+                   else greatest(acted.place, array[first.tx_id::text, first.position::text]::numeric[]) end as place
+     ) reached
      where p.entity_type = 'policy' and p.status = 'active' and p.is_deleted is not true and p.code is not null;
 
   delete from ledger.expiry;

@@ -17,10 +17,14 @@ export default async function main(ctx) {
   const open = new Map();
   let isOver = false;
   let mayClaim = true;
+  let lookedAt = 0;
 
   while (!isOver || open.size > 0) {
-    if (!isOver && mayClaim && SLOTS - open.size >= CLAIM_MIN) {
-      const claimed = await ctx.claim('requests', { limit: SLOTS - open.size });
+    const now = Date.parse(ctx.now());
+    const free = SLOTS - open.size;
+    if (!isOver && mayClaim && free >= (now - lookedAt < LOOK_MS ? CLAIM_MIN : 1)) {
+      lookedAt = now;
+      const claimed = await ctx.claim('requests', { limit: free, reserve: RESERVE });
       isOver = claimed.is_over;
       sum.claimed += claimed.work.length;
       for (const request of claimed.work) open.set(request.request_id, request);
@@ -29,7 +33,7 @@ export default async function main(ctx) {
       await ctx.run(claimed.work.map((request) => request.request_id).filter((id) => open.has(id)));
     }
 
-    const heard = await ctx.outcomes(IDLE_MS);
+    const heard = await ctx.outcomes(open.size > 0 ? LOOK_MS : IDLE_MS);
     isOver ||= heard.is_over;
     await close(heard.outcomes.map((outcome) => decide(ctx, outcome, open.get(outcome.request_id))));
     // A sandbox that takes nothing now will not take more a moment later.
@@ -49,9 +53,12 @@ export default async function main(ctx) {
   }
 }
 
-/** Requests that are open at once, and how many of these must be free for a look at the queue. */
+/** Requests that are open at once, and how many of these are kept for tenants of whom nothing is worked on yet. */
 const SLOTS = 128;
-const CLAIM_MIN = 16;
+const RESERVE = 16;
+/** How many must be free for a look at the queue, so that it is worth it; after a while one is enough. */
+const CLAIM_MIN = RESERVE + 16;
+const LOOK_MS = 200;
 /** How long to wait for an outcome, or a hint of new work, before looking at the queue again. */
 const IDLE_MS = 1_000;
 
@@ -60,6 +67,9 @@ const ATTEMPTS_MAX = 3;
 /** Wait before the second attempt; doubled for each one after, up to the maximum. */
 const BACKOFF_MS = 1_000;
 const BACKOFF_MS_MAX = 600_000;
+const DOUBLINGS_MAX = 32;
+/** The longest wait that a request may ask for: a day. */
+const WAIT_MS_MAX = 86_400_000;
 /** Workers that may vanish with one attempt, before the request itself is what ends them. */
 const TAKEOVERS_MAX = 10;
 
@@ -83,12 +93,23 @@ function decide(ctx, { request_id, status, code, message }, { attempt, max_attem
   if (status === 'complete') return { request_id, status };
   const error = { code, message };
   if (status === 'not_run') {
-    // No room, or no child: nothing ran, so it goes back as if it had never been taken. An input that no sandbox takes is given up.
-    return code === 'INPUT_INVALID' ? { request_id, status: 'dead', error } : { request_id, status: 'released' };
+    // No room, or no child: it goes back as if it had never been taken. What no sandbox takes, or no span holds, is given up.
+    return code.startsWith('SANDBOX_') ? { request_id, status: 'released' } : { request_id, status: 'dead', error };
   }
   if (attempt >= (max_attempts ?? ATTEMPTS_MAX)) return { request_id, status: 'dead', error };
-  const backoff = Math.min((retry?.backoff_ms ?? BACKOFF_MS) * 2 ** (attempt - 1), retry?.max_ms ?? BACKOFF_MS_MAX);
+  const max = duration(retry?.max_ms, BACKOFF_MS_MAX);
+  const backoff = Math.min(duration(retry?.backoff_ms, BACKOFF_MS) * 2 ** Math.min(attempt - 1, DOUBLINGS_MAX), max);
   // Half of it is left to chance, so that what failed together does not come back together.
   const wait = Math.round(backoff * (0.5 + Math.random() / 2));
   return { request_id, status: 'error', error, retry_at: new Date(Date.parse(ctx.now()) + wait).toISOString() };
+}
+
+/**
+ * What a request says, where it is a time.
+ *
+ * @param {unknown} asked
+ * @param {number} otherwise
+ */
+function duration(asked, otherwise) {
+  return typeof asked === 'number' && asked >= 0 ? Math.min(asked, WAIT_MS_MAX) : otherwise;
 }

@@ -73,6 +73,7 @@ export async function releaseRequests(database: Database, claims: RequestClaim[]
  * Append what became of claimed requests of one owner, if all claims still hold; otherwise nothing is written.
  *
  * @param rows signed rows as JSON, see `sealSpan`.
+ * @param unused those of the requests that ran nothing: they give their execution of the day back.
  * @returns the requests that somebody else has by now; empty when all was written.
  */
 export async function closeRequests(
@@ -80,10 +81,11 @@ export async function closeRequests(
   identity: Identity,
   claims: RequestClaim[],
   rows: string[],
+  unused: string[] = [],
 ): Promise<string[]> {
   const [row] = await database.query<{ lost: string[] }>({
-    text: 'select ledger.close_requests($1, $2, $3, $4, $5) as lost',
-    values: [identity.userId, identity.tenantId, ...claimColumns(claims), `[${rows.join(',')}]`],
+    text: 'select ledger.close_requests($1, $2, $3, $4, $5, $6) as lost',
+    values: [identity.userId, identity.tenantId, ...claimColumns(claims), unused, `[${rows.join(',')}]`],
   });
   return row?.lost ?? [];
 }

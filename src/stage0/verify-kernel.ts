@@ -25,11 +25,13 @@ const CODES = {
  * which commits to both.
  */
 export class GovernanceVerifier {
+  readonly #trusted: TrustedKeys;
   readonly #keys: TrustedKeys;
   readonly #scheme: Ed25519;
   readonly #proved = new Set<string>();
 
   constructor(keys: TrustedKeys, scheme: Ed25519) {
+    this.#trusted = keys;
     this.#keys = { root: keys.root, runtime: new Set() };
     this.#scheme = scheme;
   }
@@ -43,6 +45,11 @@ export class GovernanceVerifier {
     refuse(span, checkKey(span, this.#keys));
     if (span.seq > 0) await this.#proveChain(span, database, identity);
     this.#proved.add(proof);
+  }
+
+  /** What is wrong with the key of a row that governs nothing: nobody trusts it. */
+  checkSigner(span: StoredSpan): Problem | null {
+    return checkKey(span, this.#trusted);
   }
 
   async #proveChain(span: StoredSpan, database: Database, identity: Identity): Promise<void> {

@@ -65,7 +65,8 @@ export class WorkCalls {
 
   #shift() {
     const { shift } = this.#run;
-    if (shift === undefined) throw new KernelError('NO_SHIFT', 'only a kernel that the host booted for a shift may take work');
+    if (shift === undefined)
+      throw new KernelError('NO_SHIFT', 'only a kernel that the host booted for a shift may take work');
     return shift;
   }
 
@@ -93,6 +94,7 @@ export class WorkCalls {
       proof: { ...proofOf(kernel, manifest), boot_event_id: announced.bootEventId },
       derivedId: (...parts) => derivedId(tenantMasterKey, ...parts),
       isOverridden: (fn, signature) => isOverridden(scheme, manifest, fn, signature),
+      checkSigner: (span) => verifier.checkSigner(span),
       proveByRoot: (span) => verifier.prove(span, database, identity),
       isOver: () => shift.isOver(),
       wait: (ms) => shift.wait(ms),

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ConflictError, InputError, LogLineError, UpstreamError } from '../errors.ts';
+import { ConflictError, InputError, KernelError, LogLineError, UpstreamError } from '../errors.ts';
 import { Fields } from '../fields.ts';
 import type { SandboxJob, SandboxResult } from '../kernel/index.ts';
 import {
@@ -11,7 +11,6 @@ import {
   type Identity,
   type RequestClaim,
   readLatestVersions,
-  releaseExecution,
   releaseRequests,
   type SpanDraft,
 } from '../ledger/index.ts';
@@ -47,8 +46,6 @@ interface Open {
   /** The function to run, and why not if it may not. */
   fn: StoredSpan | null;
   refusal: { code: string; message: string } | null;
-  /** The day (UTC) whose execution this attempt took. */
-  day: string;
   startedAt: Date | null;
   execution: Execution | null;
 }
@@ -93,14 +90,15 @@ export class RequestWork implements Work {
   async claim(options: Record<string, unknown>) {
     const fields = new Fields(options, 'claim');
     const limit = Math.min(fields.wholeNumber('limit', 1), CLAIM_MAX);
+    const reserve = fields.has('reserve') ? fields.wholeNumber('reserve', 0) : 0;
     const leaseMs = fields.has('lease_ms') ? fields.wholeNumber('lease_ms', LEASE_MS.min) : LEASE_MS.default;
     fields.end();
     this.#leaseMs = Math.min(leaseMs, LEASE_MS.max);
 
     const { database, limits } = this.#tick;
     const now = this.#tick.now();
-    const claims = await claimRequests(database, { now, limit, leaseMs: this.#leaseMs, limits });
-    for (const claim of claims) this.#open.set(claim.request.id, opened(claim, now));
+    const claims = await claimRequests(database, { now, limit, reserve, leaseMs: this.#leaseMs, limits });
+    for (const claim of claims) this.#open.set(claim.request.id, opened(claim));
     this.#beat();
     const opens = claims.map(({ request }) => this.#open.get(request.id) as Open);
     await this.#fetchFunctions(opens);
@@ -114,14 +112,14 @@ export class RequestWork implements Work {
       if (open === undefined || open.fn === null || open.refusal !== null || open.startedAt !== null) continue;
       open.startedAt = this.#tick.now();
       this.#finished.begin();
-      // Claimed anew since, by ourselves (the lease had run out): then this outcome is that of another claim.
-      const isStill = () => this.#open.get(id) === open;
-      void this.#run(open, open.fn).then((outcome) => this.#finished.add(isStill() ? outcome : null));
+      void this.#run(open, open.fn).then((outcome) => this.#finished.add({ open, outcome }));
     }
   }
 
-  outcomes(waitMs: number): Promise<object[]> {
-    return this.#finished.take(waitMs);
+  async outcomes(waitMs: number): Promise<object[]> {
+    const finished = (await this.#finished.take(waitMs)) as { open: Open; outcome: object }[];
+    // A lease may have run out, and we ourselves have claimed it anew: then this outcome is that of a claim that is lost.
+    return finished.filter(({ open }) => this.#open.get(open.claim.request.id) === open).map(({ outcome }) => outcome);
   }
 
   async complete(items: Record<string, unknown>[]) {
@@ -133,7 +131,6 @@ export class RequestWork implements Work {
       ({ requestId }) => (this.#open.get(requestId) as Open).identity,
     );
     const lost = (await Promise.all(owners.map(({ identity, items }) => this.#close(identity, items)))).flat();
-    await this.#giveBack(closings.filter(({ status, requestId }) => status !== 'released' && !lost.includes(requestId)));
     for (const { requestId, status } of closings) {
       this.#open.delete(requestId);
       this.#tick.counters.closed(lost.includes(requestId) ? 'lost' : status);
@@ -184,8 +181,10 @@ export class RequestWork implements Work {
   }
 
   async #checkRequest(request: StoredSpan): Promise<string | null> {
-    const { scheme, signer } = this.#tick;
-    const problem = checkHash(request) ?? ((await isSignedBy(request, signer)) ? null : checkSignature(request, scheme));
+    const { scheme, signer, checkSigner } = this.#tick;
+    const problem =
+      checkHash(request) ??
+      ((await isSignedBy(request, signer)) ? null : (checkSignature(request, scheme) ?? checkSigner(request)));
     return problemOf(problem);
   }
 
@@ -254,6 +253,7 @@ export class RequestWork implements Work {
       hashed = hashDraft(draft, context);
     }
     const row = this.#tick.signer.signHashOnThread(hashed.hash).then((signature) => rowJson(hashed, signature));
+    row.catch(() => {}); // told to whoever asks for it, if anybody does
     return { draft, id: hashed.span.id, row };
   }
 
@@ -310,6 +310,7 @@ export class RequestWork implements Work {
           identity,
           this.#claimsOf(remaining),
           remaining.flatMap((id) => rows.get(id) as string[]),
+          remaining.filter((id) => this.#open.get(id)?.execution === null),
         );
         if (gone.length === 0) break;
         lost.push(...gone);
@@ -340,6 +341,9 @@ export class RequestWork implements Work {
   /** The execution if there is one, the request's next version, and what a refusal leaves beside it. */
   async #rowsOf(closing: Closing): Promise<string[]> {
     const { claim, identity, execution } = this.#open.get(closing.requestId) as Open;
+    if (closing.status === 'complete' && execution === null) {
+      throw new KernelError('NOT_RUN', `request ${closing.requestId} did not run`);
+    }
     const context = contextOf(this.#tick, identity);
     const version = hashDraft(this.#versionDraft(claim.request, closing, execution), context, claim.request);
     const violation = closing.isViolation ? hashDraft(this.#violationDraft(claim, closing), context) : null;
@@ -387,14 +391,6 @@ export class RequestWork implements Work {
     };
   }
 
-  /** A claim takes an execution of the day; what was closed without running did not need it. */
-  async #giveBack(closings: Closing[]): Promise<void> {
-    for (const { requestId } of closings) {
-      const { claim, execution, identity, day } = this.#open.get(requestId) as Open;
-      if (execution === null && claim.isGranted) await releaseExecution(this.#tick.database, identity.tenantId, day);
-    }
-  }
-
   #claimsOf(ids: string[]): RequestClaim[] {
     return ids.map((requestId) => ({ requestId, fence: (this.#open.get(requestId) as Open).claim.fence }));
   }
@@ -420,9 +416,8 @@ export class RequestWork implements Work {
 
 const DID = { complete: 'completed', error: 'failed', dead: 'gave_up' } as const;
 
-function opened(claim: ClaimedRequest, now: Date): Open {
-  const day = now.toISOString().slice(0, 10);
-  return { claim, identity: ownerOf(claim.request), fn: null, refusal: null, day, startedAt: null, execution: null };
+function opened(claim: ClaimedRequest): Open {
+  return { claim, identity: ownerOf(claim.request), fn: null, refusal: null, startedAt: null, execution: null };
 }
 
 /** What the kernel sees of a claimed request: enough to decide. */

@@ -1,6 +1,6 @@
 import type { Sandbox } from '../kernel/index.ts';
 import type { AppendContext, Database, Identity, QueueLimits } from '../ledger/index.ts';
-import type { Ed25519, Json, Signer, StoredSpan } from '../span/index.ts';
+import type { Ed25519, Json, Problem, Signer, StoredSpan } from '../span/index.ts';
 import type { WorkCounters } from './metrics.ts';
 
 /** One boot of a tick kernel: what the work behind its `ctx.claim` and `ctx.complete` may use. Stage-0 makes it. */
@@ -23,6 +23,8 @@ export interface Tick {
   derivedId(...parts: string[]): string;
   /** Whether a signature of the override key lets this version of a function pass the quota. */
   isOverridden(fn: StoredSpan, signature: unknown): boolean;
+  /** Null where the key that signed it is a trusted one. */
+  checkSigner(span: StoredSpan): Problem | null;
   /** @throws {IntegrityError} the span does not prove itself, or no root key signed it. */
   proveByRoot(span: StoredSpan): Promise<void>;
   /** No new work is taken from here on: the time is up, or the host is being stopped. */
