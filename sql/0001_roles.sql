@@ -6,7 +6,8 @@
 --   loglineos_publisher  the right to write public rows; a membership, never a login.
 --   loglineos_seeder     an app that is also a publisher: seeding, the only holder of the root key.
 --   loglineos_auditor    reads every row of every tenant, writes nothing; runs `verify`.
---   loglineos_guard      owns the trigger functions that must see rows which row level security hides from the writer.
+--   loglineos_guard      owns the functions that must see rows which row level security hides from the caller: triggers,
+--                        and those of the runtime loop.
 --
 -- Roles belong to the whole cluster, so they may exist already and another database may be creating them right now.
 do $$

@@ -81,7 +81,7 @@ export interface KernelContext {
   runSandboxed(run: UntrustedRun): Promise<Row>;
   /**
    * *Call.* Takes work of a kind: `requests`, `schedules` or `policies`. Only within a shift, that is, where the host
-   * booted the kernel to work (`TICK_ONLY` otherwise). `options` and the work's shape belong to the kind, see `src/work`.
+   * booted the kernel to work (`NO_SHIFT` otherwise). `options` and the work's shape belong to the kind, see `src/work`.
    */
   claim(kind: WorkKind, options?: Row): Promise<Claimed>;
   /** *Call.* Lets claimed work run, in the background: requests as their owner, policies over their spans. */

@@ -118,9 +118,13 @@ async function latestOfDrafts(
   return new Map(rows.map(toSpan).map((span: StoredSpan) => [span.id, span]));
 }
 
-/** Complete and sign one new span, as the JSON of its row. */
-export function sealNewSpan(draft: SpanDraft, context: AppendContext): string {
-  const hashed = hashDraft(draft, context);
+/**
+ * Complete and sign one span, as the JSON of its row. `before` is the version it follows; without it, it is a new span.
+ *
+ * @throws {InputError} a field cannot be stored.
+ */
+export function sealDraft(draft: SpanDraft, context: AppendContext, before?: StoredSpan): string {
+  const hashed = hashDraft(draft, context, before);
   return rowJson(hashed, context.signer.signHash(hashed.hash));
 }
 

@@ -13,7 +13,7 @@ export type BootEventOutcome = 'appended' | 'stale';
 /**
  * Append a boot_event if its conditions hold, in one statement: no moment lies between the check and the append.
  *
- * @param bootEvent the signed row as JSON, see `sealNewSpan`.
+ * @param bootEvent the signed row as JSON, see `sealDraft`.
  * @throws {GovernanceError} `QUOTA_EXCEEDED`: the tenant's day is used up; nothing is written.
  */
 export async function appendBootEvent(

@@ -12,7 +12,7 @@ export {
   appendSpans,
   hashDraft,
   type SpanDraft,
-  sealNewSpan,
+  sealDraft,
 } from './append.ts';
 export { appendBootEvent, type BootConditions, type BootEventOutcome } from './boot-event.ts';
 export {
@@ -70,8 +70,8 @@ export {
   releaseRequests,
 } from './request-queue.ts';
 export { spanTypes, toSpan } from './rows.ts';
-export { endShift, holdShift } from './shift-lease.ts';
 export { advanceSchedule, type DueSchedule, readDueSchedules, readNextDue } from './schedules.ts';
+export { endShift, holdShift } from './shift-lease.ts';
 export { PAGE_MAX, type SpanFilter } from './span-filter.ts';
 export { type Cursor, cursorOf, readTimeline, readTimelineEnd, TIMELINE_START } from './timeline.ts';
 export { releaseExecution, reserveExecution } from './usage.ts';

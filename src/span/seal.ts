@@ -64,7 +64,7 @@ export function sealSpan(span: HashableSpan, signer: Signer): SealedSpan {
  * Whether a span's signature is the one that this signer makes of its hash. Ed25519 is deterministic (RFC 8032, section
  * 5.1.6), and to sign costs a third of what it costs to verify: so who holds the key checks its own signatures so.
  */
-export async function isSignedBy(span: SealedSpan, signer: Signer): Promise<boolean> {
+export function isSignedBy(span: SealedSpan, signer: Signer): boolean {
   if (span.public_key !== signer.publicKey || !/^[0-9a-f]{64}$/.test(span.curr_hash)) return false;
-  return (await signer.signHashOnThread(hexToBytes(span.curr_hash))) === span.signature;
+  return signer.signHash(hexToBytes(span.curr_hash)) === span.signature;
 }

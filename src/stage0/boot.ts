@@ -9,7 +9,7 @@ import {
   type Identity,
   readLatestVersions,
   type SpanDraft,
-  sealNewSpan,
+  sealDraft,
 } from '../ledger/index.ts';
 import { canonicalJson, checkProof, type Json, type StoredSpan } from '../span/index.ts';
 import { type Admission, admit, proofOf } from './admit.ts';
@@ -182,7 +182,7 @@ async function announceInLedger(
     metadata: proofOf(kernel, manifest),
   };
   const { identity } = request;
-  const bootEvent = sealNewSpan(draft, appendContext(stage0, identity));
+  const bootEvent = sealDraft(draft, appendContext(stage0, identity));
   try {
     return await appendBootEvent(stage0.database, identity, bootEvent, { rowVersions, metered });
   } catch (error) {

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ConflictError, InputError, KernelError, LogLineError, UpstreamError } from '../errors.ts';
 import { Fields } from '../fields.ts';
@@ -7,12 +8,12 @@ import {
   claimRequests,
   closeRequests,
   extendLeases,
-  hashDraft,
   type Identity,
   type RequestClaim,
   readLatestVersions,
   releaseRequests,
   type SpanDraft,
+  sealDraft,
 } from '../ledger/index.ts';
 import {
   checkHash,
@@ -21,7 +22,6 @@ import {
   isSignedBy,
   type Json,
   type Problem,
-  rowJson,
   type StoredSpan,
 } from '../span/index.ts';
 import { FinishedList } from './finished-list.ts';
@@ -50,11 +50,11 @@ interface Open {
   execution: Execution | null;
 }
 
-/** The execution that a run left, hashed and perhaps signed already, to be appended when the request is closed. */
+/** The execution that a run left, to be appended when the request is closed. */
 interface Execution {
   draft: SpanDraft;
-  id: string;
-  row: Promise<string>;
+  /** The signed row as JSON. */
+  row: string;
 }
 
 /** What a kernel says of a request that is to be closed. */
@@ -102,7 +102,7 @@ export class RequestWork implements Work {
     this.#beat();
     const opens = claims.map(({ request }) => this.#open.get(request.id) as Open);
     await this.#fetchFunctions(opens);
-    await Promise.all(opens.map(async (open) => Object.assign(open, { refusal: await this.#refusalOf(open) })));
+    for (const open of opens) open.refusal = this.#refusalOf(open);
     return { work: opens.map(described) };
   }
 
@@ -155,9 +155,9 @@ export class RequestWork implements Work {
   }
 
   /** Why a claimed request may not run; null when it may. Request and function must prove themselves. */
-  async #refusalOf({ claim, fn, identity }: Open): Promise<{ code: string; message: string } | null> {
+  #refusalOf({ claim, fn, identity }: Open): { code: string; message: string } | null {
     const { request, isGranted, quota } = claim;
-    const unproved = (await this.#checkRequest(request)) ?? (fn === null ? null : this.#checkFunction(fn));
+    const unproved = this.#checkRequest(request) ?? (fn === null ? null : this.#checkFunction(fn));
     if (unproved !== null) return { code: 'SPAN_NOT_PROVED', message: unproved };
     const functionId = request.parent_id;
     if (fn === null) return { code: 'FUNCTION_NOT_FOUND', message: `no span ${functionId} is visible to the owner` };
@@ -180,11 +180,11 @@ export class RequestWork implements Work {
     };
   }
 
-  async #checkRequest(request: StoredSpan): Promise<string | null> {
+  #checkRequest(request: StoredSpan): string | null {
     const { scheme, signer, checkSigner } = this.#tick;
     const problem =
       checkHash(request) ??
-      ((await isSignedBy(request, signer)) ? null : (checkSignature(request, scheme) ?? checkSigner(request)));
+      (isSignedBy(request, signer) ? null : (checkSignature(request, scheme) ?? checkSigner(request)));
     return problemOf(problem);
   }
 
@@ -239,22 +239,18 @@ export class RequestWork implements Work {
     };
   }
 
-  /** Hashed now and signed on a thread, while other functions run. */
+  /** Signed now, while other functions run. */
   #execution(open: Open, fn: StoredSpan, result: SandboxResult): Execution {
     const context = contextOf(this.#tick, open.identity);
-    let draft = this.#executionDraft(open, fn, result);
-    let hashed: ReturnType<typeof hashDraft>;
+    const draft = this.#executionDraft(open, fn, result);
     try {
-      hashed = hashDraft(draft, context);
+      return { draft, row: sealDraft(draft, context) };
     } catch (error) {
       if (!(error instanceof InputError)) throw error;
       const refused = { code: 'OUTPUT_NOT_STORABLE', message: `the result cannot be stored: ${error.message}` };
-      draft = { ...draft, status: 'error', output: null, error: refused };
-      hashed = hashDraft(draft, context);
+      const withoutOutput = { ...draft, status: 'error', output: null, error: refused };
+      return { draft: withoutOutput, row: sealDraft(withoutOutput, context) };
     }
-    const row = this.#tick.signer.signHashOnThread(hashed.hash).then((signature) => rowJson(hashed, signature));
-    row.catch(() => {}); // told to whoever asks for it, if anybody does
-    return { draft, id: hashed.span.id, row };
   }
 
   #executionDraft({ claim, startedAt }: Open, fn: StoredSpan, result: SandboxResult): SpanDraft {
@@ -263,6 +259,8 @@ export class RequestWork implements Work {
     const finishedAt = this.#tick.now();
     const started = startedAt as Date;
     return {
+      id: randomUUID(),
+      seq: 0,
       entity_type: 'execution',
       who: 'kernel:request_worker',
       did: 'ran_function',
@@ -300,7 +298,7 @@ export class RequestWork implements Work {
    */
   async #close(identity: Identity, closings: Closing[]): Promise<string[]> {
     const rows = new Map<string, string[]>();
-    await Promise.all(closings.map(async (closing) => rows.set(closing.requestId, await this.#rowsOf(closing))));
+    for (const closing of closings) rows.set(closing.requestId, this.#rowsOf(closing));
     let remaining = closings.map(({ requestId }) => requestId);
     const lost: string[] = [];
     for (let attempt = 1; remaining.length > 0; ) {
@@ -339,17 +337,17 @@ export class RequestWork implements Work {
   }
 
   /** The execution if there is one, the request's next version, and what a refusal leaves beside it. */
-  async #rowsOf(closing: Closing): Promise<string[]> {
+  #rowsOf(closing: Closing): string[] {
     const { claim, identity, execution } = this.#open.get(closing.requestId) as Open;
     if (closing.status === 'complete' && execution === null) {
       throw new KernelError('NOT_RUN', `request ${closing.requestId} did not run`);
     }
     const context = contextOf(this.#tick, identity);
-    const version = hashDraft(this.#versionDraft(claim.request, closing, execution), context, claim.request);
-    const violation = closing.isViolation ? hashDraft(this.#violationDraft(claim, closing), context) : null;
-    const others = [version, violation].filter((hashed) => hashed !== null);
-    const signed = others.map(async (hashed) => rowJson(hashed, await this.#tick.signer.signHashOnThread(hashed.hash)));
-    return Promise.all([...(execution === null ? [] : [execution.row]), ...signed]);
+    return [
+      ...(execution === null ? [] : [execution.row]),
+      sealDraft(this.#versionDraft(claim.request, closing, execution), context, claim.request),
+      ...(closing.isViolation ? [sealDraft(this.#violationDraft(claim, closing), context)] : []),
+    ];
   }
 
   #versionDraft(request: StoredSpan, closing: Closing, execution: Execution | null): SpanDraft {
@@ -368,7 +366,10 @@ export class RequestWork implements Work {
       finished_at: status === 'error' ? null : now,
       output: status === 'complete' ? (execution?.draft.output ?? null) : null,
       error: status === 'complete' ? null : error,
-      related_to: execution === null ? (request.related_to ?? null) : [...(request.related_to ?? []), execution.id],
+      related_to:
+        execution === null
+          ? (request.related_to ?? null)
+          : [...(request.related_to ?? []), execution.draft.id as string],
     };
   }
 

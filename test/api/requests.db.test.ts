@@ -7,7 +7,7 @@ import {
   closeRequests,
   type Identity,
   type SpanDraft,
-  sealNewSpan,
+  sealDraft,
 } from '../../src/ledger/index.ts';
 import { type AnyJson, Installation, RUN_CODE } from '../stage0/installation.ts';
 import { ALICE, contextOf, nextVersion } from '../support/spans.ts';
@@ -364,7 +364,7 @@ describe('POST /api/requests/cancel', () => {
     const count = await installation.count();
     const { position: _position, tx_id: _txId, ...before } = claim.request;
     const late = [
-      sealNewSpan({ entity_type: 'execution', parent_id: fn, caused_by: id }, contextOf(ALICE)),
+      sealDraft({ entity_type: 'execution', parent_id: fn, caused_by: id }, contextOf(ALICE)),
       JSON.stringify(nextVersion(before, { status: 'complete' })),
     ];
     const claims = [{ requestId: id, fence: claim.fence }];
