@@ -48,11 +48,11 @@ export function readBefore(fields: Fields): Cursor | null {
 }
 
 export function optionalUuid(fields: Fields, name: string): string | undefined {
-  return fields.has(name) ? fields.uuid(name) : undefined;
+  return fields.any(name) === null ? undefined : fields.uuid(name);
 }
 
 export function optionalNumber(fields: Fields, name: string, min: number): number | undefined {
-  return fields.has(name) ? fields.wholeNumber(name, min) : undefined;
+  return fields.any(name) === null ? undefined : fields.wholeNumber(name, min);
 }
 
 export function spanNotFound(id: string, field = 'id'): InputError {

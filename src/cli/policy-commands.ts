@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { InputError } from '../errors.ts';
 import type { Json, StoredSpan } from '../span/index.ts';
@@ -11,6 +13,7 @@ interface PolicyOptions {
   name: string;
   match?: string;
   params?: string;
+  rules?: string;
   trigger?: string;
   visibility?: 'private' | 'tenant';
 }
@@ -71,15 +74,20 @@ function withContent(command: Command): Command {
       'columns and the values that each may have, such as {"entity_type":["execution"]}; or @file',
     )
     .option('--params <json>', "the policy's own numbers; or @file")
+    .option(
+      '--rules <json>',
+      'what may be done, such as [{"effect":"allow","actions":["read"],"resources":["**"]}]; or @file',
+    )
     .addOption(new Option('--trigger <what>', 'when it is asked').choices(['span', 'expiry', 'day']));
 }
 
 /** What is said; the rest stays as it is, or as it is for everybody. */
-async function readContent({ match, params, trigger }: PolicyOptions): Promise<Record<string, Json>> {
+async function readContent({ match, params, rules, trigger }: PolicyOptions): Promise<Record<string, Json>> {
   const said = {
     trigger,
     match: await readJsonOption('match', match),
     params: await readJsonOption('params', params),
+    rules: await readJsonOption('rules', rules),
   };
   return Object.fromEntries(Object.entries(said).filter(([, value]) => value !== undefined)) as Record<string, Json>;
 }
@@ -92,7 +100,7 @@ async function simulate(session: Session, file: string, options: SimulateOptions
     id: known?.id,
     name: options.name ?? file,
     code,
-    content: { match: {}, ...((known?.content ?? {}) as object), ...content } as Json,
+    content: { match: {}, ...((known?.content ?? (await seededContent(file))) as object), ...content } as Json,
     tenantId: me.tenant_id,
     ownerId: me.user_id,
     isSystem: options.tenantWide === true,
@@ -122,6 +130,16 @@ async function simulate(session: Session, file: string, options: SimulateOptions
   }
 }
 
+/** What the row beside a policy of the system says of it, see `ROW/policies`. */
+async function seededContent(file: string): Promise<object> {
+  const text = await readFile(join(dirname(file), '02-policies.ndjson'), 'utf8').catch(() => '');
+  const rows = text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line));
+  return rows.find(({ code_file }) => code_file === basename(file))?.content ?? {};
+}
+
 /** The timeline of what the caller sees, page by page, between two times. */
 async function* history({ client }: Session, { from, to }: SimulateOptions): AsyncGenerator<StoredSpan[]> {
   const isPosition = from !== undefined && /^[0-9a-f]{32}$/.test(from);
@@ -146,7 +164,7 @@ function rowsOf({ span, actions, error }: SimulatedAnswer): unknown[][] {
   const place = [span.at, span.entity_type, span.id];
   if (error !== null) return [[...place, `fail: ${error.message} (${error.code})`]];
   return actions.map(({ emit, run, isRepeated }) => {
-    const action = run === null ? `append a ${emit?.entity_type}` : `run ${run.spanId}`;
+    const action = run === null ? `append ${emit?.entity_type}` : `run ${run.spanId}`;
     return [...place, isRepeated ? `${action}, but has already` : action];
   });
 }

@@ -22,6 +22,7 @@ interface ExecuteOptions {
 
 interface DeployOptions {
   name: string;
+  input?: string;
   /** False for `--no-schedule`. */
   schedule?: string | false;
   timezone?: string;
@@ -88,6 +89,7 @@ export function addRunCommands(program: Command): void {
     .description('append a function, or its next version when you have one of this name')
     .argument('<file>', 'JavaScript')
     .requiredOption('--name <name>', 'what it is called')
+    .option('--input <json>', 'what it is given each time it is due; JSON, or @file')
     .option('--schedule <when>', 'run it by the clock: cron, or an ISO 8601 duration such as PT10M')
     .option('--no-schedule', 'do not run it by the clock any more')
     .option('--timezone <zone>', 'of the schedule, such as Europe/Lisbon')
@@ -95,8 +97,10 @@ export function addRunCommands(program: Command): void {
     .action(async (file: string, options: DeployOptions, command: Command) => {
       const session = await openSession(command.optsWithGlobals());
       const code = await readText(file);
+      const input = await readJsonOption('input', options.input);
       const before = await findOwn(session.client, 'function', options.name);
-      const deployed = await session.client.append(functionDraft(code, options, before));
+      const draft = functionDraft(code, options, before);
+      const deployed = await session.client.append({ ...draft, input: input ?? before?.input ?? null });
       show(session, deployed, () => `${options.name} is ${deployed.id}, version ${deployed.seq}\n`);
     });
 }

@@ -116,7 +116,10 @@ describe('loglineos deploy and execute', () => {
 
   it('lets a function run by the clock, keeps that in a new version, and ends it', async () => {
     const clock = await file('clock.js', 'return "tick"');
-    const { id } = await json('deploy', clock, '--name', 'clock', '--schedule', 'PT1S', '--timezone', 'Europe/Lisbon');
+    const input = '{"by":"clock"}';
+    const when = ['--schedule', 'PT1S', '--timezone', 'Europe/Lisbon', '--input', input];
+    const { id } = await json('deploy', clock, '--name', 'clock', ...when);
+    expect((await json('span', id)).input).toEqual({ by: 'clock' });
     await until(
       'an execution by the clock',
       async () => (await json('spans', '--entity-type', 'execution', '--parent', id)).spans[0],
@@ -192,7 +195,7 @@ describe('loglineos policy', () => {
     expect(answers).toMatchObject([{ actions: [{ emit: { entity_type: 'notice', name: 'seen' } }], error: null }]);
     expect(counts).toMatchObject({ matched: 1, actions: 1, errors: 0 });
     expect(await text('policy', 'simulate', policy, ...content)).toMatch(
-      /append a notice\n\n\d+ spans read, 1 matched, 1 action, 0 errors\n$/,
+      /append notice\n\n\d+ spans read, 1 matched, 1 action, 0 errors\n$/,
     );
     expect((await json('policy', 'simulate', policy, ...content, '--to', '2020-01-01')).counts.matched).toBe(0);
     expect((await json('policy', 'simulate', policy, ...content, '--from', '2020-01-01')).counts.matched).toBe(1);
@@ -209,6 +212,22 @@ describe('loglineos policy', () => {
       match: JSON.parse(MATCH),
       params: { name: 'noticed' },
     });
+  });
+
+  it('takes rules, by which the agent answers who may do what', async () => {
+    const policy = await file('ruled.js', 'export default function on() { return []; }');
+    const rules = '[{"effect":"allow","actions":["read"],"resources":["notes/*"]}]';
+    await json('policy', 'deploy', policy, '--name', 'ruled', '--match', '{"name":["nobody"]}', '--rules', rules);
+    const ask = async (question: string) => (await json('boot', 'policy_agent_kernel', '--input', question)).output;
+    expect(await ask('{"action":"read","resource":"notes/1"}')).toMatchObject({ decision: 'allow', policy: 'ruled' });
+    expect(await ask('{"action":"write","resource":"notes/1"}')).toMatchObject({ decision: 'deny', policy: null });
+  });
+
+  it('simulates a policy of the system with what its row says', async () => {
+    const { counts } = await json('policy', 'simulate', 'ROW/policies/metrics_exec_duration.js');
+    expect(counts.matched).toBeGreaterThan(0);
+    expect(counts.matched).toBeLessThan(counts.spans);
+    expect(counts.actions).toBe(counts.matched);
   });
 
   it('exits 1 when the policy fails, and says where', async () => {
