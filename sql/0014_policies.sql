@@ -8,7 +8,7 @@ create table ledger.policy_cursor (
   owner_id     text not null,
   trigger      text not null,  -- span, expiry or day
   tx_id        xid8 not null,  -- read up to here: the timeline's order, see 0006_timeline.sql
-  position     bigint not null,
+  position     bigint not null, -- of an expiry policy: the number of the last expiry it was shown
   day          date not null,  -- days up to this one are done
   failures     integer not null default 0,
   paused_until timestamptz
@@ -19,13 +19,20 @@ grant select, insert, update, delete on ledger.policy_cursor to loglineos_guard;
 
 create function ledger.track_policy() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  wanted text := coalesce(new.content ->> 'trigger', 'span');
+  from_start boolean := wanted = 'expiry';
 begin
   if new.status = 'active' and new.is_deleted is not true and new.code is not null then
-    insert into ledger.policy_cursor (policy_id, seq, tenant_id, owner_id, trigger, tx_id, position, day)
-      values (new.id, new.seq, new.tenant_id, new.owner_id, coalesce(new.content ->> 'trigger', 'span'),
-              new.tx_id, new.position, (new.at at time zone 'UTC')::date - 1)
+    insert into ledger.policy_cursor as c (policy_id, seq, tenant_id, owner_id, trigger, tx_id, position, day)
+      values (new.id, new.seq, new.tenant_id, new.owner_id, wanted, case when from_start then '0' else new.tx_id end,
+              case when from_start then 0 else new.position end, (new.at at time zone 'UTC')::date - 1)
       on conflict (policy_id) do update
-        set seq = excluded.seq, trigger = excluded.trigger, failures = 0, paused_until = null;
+        set seq = excluded.seq, trigger = excluded.trigger, failures = 0, paused_until = null,
+            -- with another trigger it stands where a new policy would
+            tx_id = case when c.trigger = excluded.trigger then c.tx_id else excluded.tx_id end,
+            position = case when c.trigger = excluded.trigger then c.position else excluded.position end,
+            day = case when c.trigger = excluded.trigger then c.day else excluded.day end;
   else
     delete from ledger.policy_cursor where policy_id = new.id;
   end if;
@@ -33,21 +40,27 @@ begin
 end $$;
 
 -- Spans whose newest version says when it expires. boot_events say it too, to their own reaper; requests end by themselves.
+-- One that has expired draws a number: in this order policies are shown it, each once, whatever they do about it.
 create table ledger.expiry (
   span_id    uuid primary key,
-  expires_at timestamptz not null
+  expires_at timestamptz not null,
+  number     bigint
 );
 alter table ledger.expiry owner to loglineos_owner;
-create index expiry_due on ledger.expiry (expires_at);
+create sequence ledger.expiry_number;
+alter sequence ledger.expiry_number owner to loglineos_owner;
+create index expiry_due on ledger.expiry (expires_at) where number is null;
+create index expiry_order on ledger.expiry (number) where number is not null;
 grant select on ledger.expiry to loglineos_auditor;
 grant select, insert, update, delete on ledger.expiry to loglineos_guard;
+grant usage on sequence ledger.expiry_number to loglineos_guard;
 
 create function ledger.watch_expiry() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   if new.expires_at is not null and new.is_deleted is not true then
     insert into ledger.expiry (span_id, expires_at) values (new.id, new.expires_at)
-      on conflict (span_id) do update set expires_at = excluded.expires_at;
+      on conflict (span_id) do update set expires_at = excluded.expires_at, number = null;
   else
     delete from ledger.expiry where span_id = new.id;
   end if;
@@ -86,18 +99,31 @@ begin
      order by (sized.span).tx_id, (sized.span).position;
 end $$;
 
--- Newest versions of spans that have expired.
-create function ledger.expired_spans(p_now timestamptz, p_limit integer)
-returns setof ledger.universal_registry
+-- Give numbers to what has expired. Drawn one transaction after the other, so that whoever sees a number sees all lower ones.
+create function ledger.number_expired(p_now timestamptz, p_limit integer) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('loglineos number_expired', 0));
+  update ledger.expiry e set number = nextval('ledger.expiry_number')
+    from (select span_id from ledger.expiry
+           where number is null and expires_at <= p_now
+           order by expires_at limit p_limit for update skip locked) due
+   where e.span_id = due.span_id;
+end $$;
+
+-- Newest versions of spans that have expired, after a number, in order.
+create function ledger.expired_spans(p_after bigint, p_limit integer)
+returns table (number bigint, span ledger.universal_registry)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform set_config('app.user_id', 'policy_agent', true), set_config('app.tenant_id', 'system', true);
   return query
-    select latest.*
-      from (select e.span_id from ledger.expiry e where e.expires_at <= p_now order by e.expires_at limit p_limit) due
+    select due.number, latest.span
+      from (select e.span_id, e.number from ledger.expiry e where e.number > p_after order by e.number limit p_limit) due
      cross join lateral (
-       select r.* from ledger.universal_registry r where r.id = due.span_id order by r.seq desc limit 1
-     ) latest;
+       select r as span from ledger.universal_registry r where r.id = due.span_id order by r.seq desc limit 1
+     ) latest
+     order by due.number;
 end $$;
 
 -- What functions did on a day (UTC), for each tenant that ran any.
@@ -203,7 +229,8 @@ alter function ledger.track_policy() owner to loglineos_guard;
 alter function ledger.watch_expiry() owner to loglineos_guard;
 alter function ledger.active_policies(timestamptz) owner to loglineos_guard;
 alter function ledger.policy_window(xid8, bigint, integer, bigint) owner to loglineos_guard;
-alter function ledger.expired_spans(timestamptz, integer) owner to loglineos_guard;
+alter function ledger.number_expired(timestamptz, integer) owner to loglineos_guard;
+alter function ledger.expired_spans(bigint, integer) owner to loglineos_guard;
 alter function ledger.day_summary(date) owner to loglineos_guard;
 alter function ledger.advance_policy(uuid, integer, xid8, bigint, date, xid8, bigint, date, integer, timestamptz)
   owner to loglineos_guard;
@@ -216,7 +243,8 @@ revoke execute on function
   ledger.watch_expiry(),
   ledger.active_policies(timestamptz),
   ledger.policy_window(xid8, bigint, integer, bigint),
-  ledger.expired_spans(timestamptz, integer),
+  ledger.number_expired(timestamptz, integer),
+  ledger.expired_spans(bigint, integer),
   ledger.day_summary(date),
   ledger.advance_policy(uuid, integer, xid8, bigint, date, xid8, bigint, date, integer, timestamptz),
   ledger.pass_policies(uuid[], xid8, bigint, xid8, bigint),
@@ -225,7 +253,8 @@ from public;
 grant execute on function
   ledger.active_policies(timestamptz),
   ledger.policy_window(xid8, bigint, integer, bigint),
-  ledger.expired_spans(timestamptz, integer),
+  ledger.number_expired(timestamptz, integer),
+  ledger.expired_spans(bigint, integer),
   ledger.day_summary(date),
   ledger.advance_policy(uuid, integer, xid8, bigint, date, xid8, bigint, date, integer, timestamptz),
   ledger.pass_policies(uuid[], xid8, bigint, xid8, bigint),

@@ -95,6 +95,8 @@ function byCode(errors) {
 }
 
 const POLICIES_MAX = 200;
+/** Of an action, a resource and a user: the time to match a glob grows with its square. */
+const TEXT_MAX = 1_000;
 
 /**
  * Deny before allow, and denied where no rule says anything. A rule is
@@ -106,7 +108,9 @@ const POLICIES_MAX = 200;
 async function answer(ctx, question) {
   const { action, resource, user_id = ctx.env.user_id, ...others } = question;
   for (const [name, value] of Object.entries({ action, resource, user_id })) {
-    if (typeof value !== 'string' || value === '') throw refused(`input.${name}: expected text`);
+    if (typeof value !== 'string' || value === '' || value.length > TEXT_MAX) {
+      throw refused(`input.${name}: expected text of 1 to ${TEXT_MAX} characters`);
+    }
   }
   const unknown = Object.keys(others)[0];
   if (unknown !== undefined) throw refused(`input.${unknown}: known are action, resource and user_id`);
@@ -172,7 +176,11 @@ function matchesGlob(glob, text) {
       stars.push({ glob: at, text: from, crosses });
       continue;
     }
-    if (from < text.length && at < glob.length && (glob[at] === text[from] || (glob[at] === '?' && text[from] !== '/'))) {
+    if (
+      from < text.length &&
+      at < glob.length &&
+      (glob[at] === text[from] || (glob[at] === '?' && text[from] !== '/'))
+    ) {
       at += 1;
       from += 1;
       continue;

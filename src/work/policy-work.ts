@@ -1,4 +1,5 @@
-import { InputError, LogLineError } from '../errors.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { InputError, LogLineError, UpstreamError } from '../errors.ts';
 import { Fields } from '../fields.ts';
 import {
   APPEND_BATCH_MAX,
@@ -6,11 +7,11 @@ import {
   appendOnce,
   hashDraft,
   type Identity,
-  latestVersionsStatement,
+  numberExpiredSpans,
   type PolicyCursor,
   type PolicyPlace,
   passPolicies,
-  type Row,
+  readAnySeqs,
   readAnyVersions,
   readDaySummaries,
   readExpiredSpans,
@@ -29,8 +30,19 @@ import { byOwner, contextOf, ownerOf, type Tick, type Work } from './tick.ts';
 const WINDOW_SPANS_MAX = 500;
 const WINDOW_BYTES_MAX = 8 * 1024 * 1024;
 const BATCH_SPANS_MAX = 200;
+/** Policies that one claim takes. */
+const CLAIM_MAX = 200;
+/** Spans that get their place among the expired at once. */
+const EXPIRED_MAX = 1_000;
+/** A day is summed up this much after its end: what ran until then is in the ledger. */
+const DAY_GRACE_MS = 60_000;
+/** Times that a policy is asked while the sandbox takes nothing, and how long it waits between them. */
+const ASK_ATTEMPTS_MAX = 5;
+const ASK_AGAIN_MS = 500;
 /** Times in a row that a commit may meet somebody else's, before its actions are taken for refused. */
 const CONFLICTS_MAX = 5;
+/** Of the policy's name and of what it threw, as an error repeats it. */
+const ERROR_TEXT_MAX = 2_000;
 
 const AGENT: Identity = { userId: 'policy_agent', tenantId: 'system' };
 
@@ -40,7 +52,9 @@ interface Batch {
   policy: StoredSpan;
   interest: PolicyInterest;
   spans: StoredSpan[];
-  /** Where the policy stands when all of them are answered. */
+  /** Where the policy stands after each of them, as far as they are answered. */
+  places: PolicyPlace[];
+  /** Where it stands when they are done with: when all of them are answered, until the answers say otherwise. */
   to: PolicyPlace;
   /** How many spans the policy had a part in itself, and was therefore not asked about. */
   loops: number;
@@ -100,8 +114,10 @@ export class PolicyWork implements Work {
         now,
       )),
     ];
-    for (const batch of batches) this.#open.set(batch.cursor.policyId, batch);
-    return { work: batches.map(described) };
+    // The others are still where they were, and come with the next claim.
+    const taken = batches.slice(0, CLAIM_MAX);
+    for (const batch of taken) this.#open.set(batch.cursor.policyId, batch);
+    return { work: taken.map(described) };
   }
 
   start(ids: string[]): void {
@@ -157,27 +173,28 @@ export class PolicyWork implements Work {
     }
   }
 
-  /** Policies that stand at the same place read together. Those with nothing to look at are moved on at once. */
+  /**
+   * Policies read together as far as they stand close to each other: what is read for the hindmost serves those before
+   * it, and takes all of them to the same place. Those with nothing to look at are moved on at once.
+   */
   async #newSpans(cursors: PolicyCursor[]): Promise<Batch[]> {
-    const places = new Map<string, PolicyCursor[]>();
-    for (const cursor of cursors) {
-      const key = `${cursor.place.txId} ${cursor.place.position}`;
-      places.set(key, [...(places.get(key) ?? []), cursor]);
-    }
     const batches: Batch[] = [];
     const bounds = { spans: WINDOW_SPANS_MAX, bytes: WINDOW_BYTES_MAX };
-    for (const group of places.values()) {
-      const from = (group[0] as PolicyCursor).place;
-      const window = await readPolicyWindow(this.#tick.database, from, bounds);
+    let window: StoredSpan[] = [];
+    for (const { from, group } of byPlace(cursors)) {
+      const next = window.findIndex((span) => comparePlaces(placeOf(span, { place: from }), from) > 0);
+      window = next === -1 ? await readPolicyWindow(this.#tick.database, from, bounds) : window.slice(next);
       const last = window.at(-1);
-      if (last === undefined) continue;
-      const found = group.map((cursor) => this.#batchOf(cursor, window)).filter((batch) => batch !== null);
-      const passing = group.filter(({ policyId }) => found.every(({ cursor }) => cursor.policyId !== policyId));
-      if (passing.length > 0) {
-        const ids = passing.map(({ policyId }) => policyId);
-        await passPolicies(this.#tick.database, ids, from, placeOf(last, { place: from }));
+      if (last === undefined) break; // nor is there anything for those who have read further
+      const passing: string[] = [];
+      for (const cursor of group) {
+        const batch = this.#batchOf(cursor, window);
+        if (batch === null) passing.push(cursor.policyId);
+        else batches.push(batch);
       }
-      batches.push(...found);
+      if (passing.length > 0) {
+        await passPolicies(this.#tick.database, passing, from, placeOf(last, { place: from }));
+      }
     }
     return batches;
   }
@@ -198,54 +215,85 @@ export class PolicyWork implements Work {
       break;
     }
     if (spans.length === 0 && loops === 0) return null;
-    return this.#batch(cursor, spans, placeOf(last, cursor), loops);
+    const places = spans.map((span) => placeOf(span, cursor));
+    return this.#batch(cursor, spans, places, placeOf(last, cursor), loops);
   }
 
+  /** Each expired span is shown once: what no policy withdraws stays, and is passed over. */
   async #expiredSpans(cursors: PolicyCursor[], now: Date): Promise<Batch[]> {
     if (cursors.length === 0) return [];
-    const expired = await readExpiredSpans(this.#tick.database, now, BATCH_SPANS_MAX);
-    return cursors
-      .map((cursor) => this.#batch(cursor, this.#forPolicy(cursor, expired), cursor.place))
-      .filter(({ spans }) => spans.length > 0);
+    await numberExpiredSpans(this.#tick.database, now, EXPIRED_MAX);
+    const batches: Batch[] = [];
+    for (const { from, group } of byPlace(cursors)) {
+      const expired = await readExpiredSpans(this.#tick.database, from, BATCH_SPANS_MAX);
+      const last = expired.at(-1);
+      if (last === undefined) continue;
+      for (const cursor of group) {
+        const wanted = expired.filter(({ span }) => this.#wants(cursor, span));
+        const places = wanted.map(({ place }) => ({ ...place, day: cursor.place.day }));
+        const to = { ...last.place, day: cursor.place.day };
+        const spans = wanted.map(({ span }) => span);
+        batches.push(this.#batch(cursor, spans, places, to));
+      }
+    }
+    return batches;
   }
 
   /** The next day that a policy has not done, if it has ended: one summary for each tenant. */
   async #endedDays(cursors: PolicyCursor[], now: Date): Promise<Batch[]> {
-    const today = now.toISOString().slice(0, 10);
+    const today = new Date(now.getTime() - DAY_GRACE_MS).toISOString().slice(0, 10);
     const batches: Batch[] = [];
     for (const cursor of cursors) {
       const day = dayAfter(cursor.place.day);
       if (day >= today) continue;
       const summaries = await readDaySummaries(this.#tick.database, day);
-      const spans = summaries.map(({ tenantId, content }) => daySpan(tenantId, day, content as Record<string, Json>));
-      batches.push(this.#batch(cursor, this.#forPolicy(cursor, spans), { ...cursor.place, day }));
+      const spans = summaries
+        .map(({ tenantId, content }) => {
+          const id = this.#tick.derivedId('day', tenantId, day);
+          return daySpan(id, tenantId, day, content as Record<string, Json>);
+        })
+        .filter((span) => this.#wants(cursor, span));
+      // A day is done when all of its tenants are.
+      const places = spans.map(() => cursor.place);
+      batches.push(this.#batch(cursor, spans, places, { ...cursor.place, day }));
     }
     return batches;
   }
 
-  #forPolicy({ policyId }: PolicyCursor, spans: StoredSpan[]): StoredSpan[] {
+  #wants({ policyId }: PolicyCursor, span: StoredSpan): boolean {
     const known = this.#known.get(policyId);
-    return known === undefined ? [] : spans.filter((span) => appliesTo(known.interest, span) === 'yes');
+    return known !== undefined && appliesTo(known.interest, span) === 'yes';
   }
 
-  #batch(cursor: PolicyCursor, spans: StoredSpan[], to: PolicyPlace, loops = 0): Batch {
+  #batch(cursor: PolicyCursor, spans: StoredSpan[], places: PolicyPlace[], to: PolicyPlace, loops = 0): Batch {
     const { policy, interest, refusal } = this.#known.get(cursor.policyId) as KnownPolicy;
-    return { cursor, policy, interest, spans, to, loops, refusal, answers: [] };
+    return { cursor, policy, interest, spans, places, to, loops, refusal, answers: [] };
   }
 
   async #ask(batch: Batch): Promise<object> {
     const { policy, spans, loops } = batch;
     const policy_id = policy.id;
     try {
-      const { answers, limit } = await askPolicy(this.#tick.sandbox, policy, spans, this.#tick.now());
+      const { answers, limit } = await this.#askInTime(policy, spans);
       batch.answers = answers;
-      const last = answers.at(-1)?.span;
-      if (answers.length < spans.length && last !== undefined) batch.to = placeOf(last, batch.cursor);
+      if (answers.length < spans.length) batch.to = batch.places[answers.length - 1] ?? batch.cursor.place;
       const errors = answers.filter(({ error }) => error !== null).map(({ error }) => error);
       return { policy_id, answered: answers.length, errors, limit, loops };
     } catch (error) {
       const { code, message } = error instanceof LogLineError ? error : { code: 'INTERNAL', message: String(error) };
       return { policy_id, answered: 0, errors: [], limit: { code, message }, loops };
+    }
+  }
+
+  /** That the sandbox has no room is no fault of the policy's. */
+  async #askInTime(policy: StoredSpan, spans: StoredSpan[]): ReturnType<typeof askPolicy> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await askPolicy(this.#tick.sandbox, policy, spans, this.#tick.now());
+      } catch (error) {
+        if (!(error instanceof UpstreamError) || attempt === ASK_ATTEMPTS_MAX) throw error;
+        await sleep(ASK_AGAIN_MS);
+      }
     }
   }
 
@@ -266,29 +314,37 @@ export class PolicyWork implements Work {
       this.#conflicts.set(policyId, conflicts);
       if (error.kind === 'upstream' || (error.kind === 'conflict' && conflicts < CONFLICTS_MAX)) return false;
       this.#conflicts.delete(policyId);
+      // What can be done is done: up to the half of it, as often as it takes to find the one that cannot.
+      const half = Math.floor(batch.answers.length / 2);
+      const place = batch.places[half - 1];
+      if (place !== undefined && place !== batch.cursor.place) {
+        return this.#settle({ ...batch, answers: batch.answers.slice(0, half), to: place }, verdict);
+      }
+      // Without its actions; and if even that is refused, without a word: nothing of a policy may hold up the agent.
       const refused = { code: error.code, message: `the ledger refuses an action: ${error.message}`, count: 1 };
       const key = `${batch.to.txId} ${batch.to.position}`;
-      return this.#settle({ ...batch, answers: [] }, { ...verdict, errors: [...verdict.errors, { ...refused, key }] });
+      const errors = batch.answers.length === 0 ? [] : [...verdict.errors, { ...refused, key }];
+      return this.#settle({ ...batch, answers: [] }, { ...verdict, errors });
     }
   }
 
   /** Cursor and actions, in one transaction: both or neither. False when another agent moved the policy first. */
-  async #commit(batch: Batch, verdict: Verdict): Promise<boolean> {
+  async #commit(asked: Batch, verdict: Verdict): Promise<boolean> {
+    const batch = verdict.advances ? asked : { ...asked, to: asked.cursor.place };
     const actions = verdict.advances ? this.#drafts(batch) : [];
     const drafts = [...actions, ...verdict.errors.map((error) => this.#errorDraft(batch, error))];
-    const to = verdict.advances ? batch.to : batch.cursor.place;
     return this.#tick.database.transaction(AGENT, async (query) => {
-      const { cursor } = batch;
-      if (!(await advancePolicy(query, cursor, to, verdict.failures, verdict.pausedUntil))) return false;
-      for (const { identity, items } of byOwner(drafts, (draft) => identityOf(draft))) {
-        const ids = items.filter(({ seq }) => seq === 0).map(({ id }) => id as string);
-        const known = new Set((await query<Row>(latestVersionsStatement(identity, ids))).map(({ id }) => id));
-        const fresh = items.filter(({ id, seq }, i) => {
-          const isFirst = items.findIndex((other) => other.id === id) === i;
-          return seq !== 0 || (isFirst && !known.has(id as string));
-        });
-        for (let i = 0; i < fresh.length; i += APPEND_BATCH_MAX) {
-          await appendOnce(query, fresh.slice(i, i + APPEND_BATCH_MAX), contextOf(this.#tick, identity));
+      if (!(await advancePolicy(query, batch.cursor, batch.to, verdict.failures, verdict.pausedUntil))) return false;
+      const latest = await readAnySeqs(query, [...new Set(drafts.map(({ id }) => id as string))]);
+      // Each once. What was done before is not done again, and whoever continued a span meanwhile is not overruled.
+      const fresh = drafts.filter(({ id, seq }) => {
+        const before = latest.get(id as string) ?? -1;
+        latest.set(id as string, Math.max(before, seq as number));
+        return seq === before + 1;
+      });
+      for (const { identity, items } of byOwner(fresh, identityOf)) {
+        for (let i = 0; i < items.length; i += APPEND_BATCH_MAX) {
+          await appendOnce(query, items.slice(i, i + APPEND_BATCH_MAX), contextOf(this.#tick, identity));
         }
       }
       return true;
@@ -301,6 +357,7 @@ export class PolicyWork implements Work {
       const versions = actions.filter(({ emit }) => emit?.id != null).length;
       return actions.map((action, i) => {
         const draft = this.#actionDraft(batch, span, action, i);
+        const minute = (draft.at as string).slice(0, 16);
         const identity = identityOf(draft);
         try {
           if (action.emit?.id != null && (versions > 1 || !isOwner(identity, span))) {
@@ -313,8 +370,8 @@ export class PolicyWork implements Work {
           return draft;
         } catch (error) {
           if (!(error instanceof InputError)) throw error;
-          const key = `${span.id} ${span.seq} ${i}`;
-          return this.#errorDraft(batch, { code: error.code, message: error.message, count: 1, key });
+          // One of a kind for each minute, as of all errors.
+          return this.#errorDraft(batch, { code: error.code, message: error.message, count: 1, key: minute });
         }
       });
     });
@@ -366,8 +423,8 @@ export class PolicyWork implements Work {
       parent_id: policy.id,
       caused_by: trigger === undefined || trigger.tenant_id !== policy.tenant_id ? null : trigger.id,
       status: 'error',
-      name: policy.name ?? null,
-      error: { code, message },
+      name: policy.name == null ? null : errorText(policy.name),
+      error: { code, message: errorText(message) },
       metric_name: 'spans',
       metric_value: count,
       metadata: { policy: this.#provenance(batch, trigger) },
@@ -387,6 +444,27 @@ export class PolicyWork implements Work {
       boot_event_id: this.#tick.proof.boot_event_id ?? null,
     };
   }
+}
+
+/** Text that a span can hold, whatever a policy has made of it. */
+function errorText(text: string): string {
+  return text.slice(0, ERROR_TEXT_MAX).replaceAll('\0', '\ufffd').toWellFormed();
+}
+
+/** Those that stand at the same place, the hindmost first. */
+function byPlace(cursors: PolicyCursor[]): { from: PolicyPlace; group: PolicyCursor[] }[] {
+  const groups = new Map<string, PolicyCursor[]>();
+  for (const cursor of cursors) {
+    const key = `${cursor.place.txId} ${cursor.place.position}`;
+    groups.set(key, [...(groups.get(key) ?? []), cursor]);
+  }
+  return [...groups.values()]
+    .map((group) => ({ from: (group[0] as PolicyCursor).place, group }))
+    .sort((a, b) => comparePlaces(a.from, b.from));
+}
+
+function comparePlaces(a: PolicyPlace, b: PolicyPlace): number {
+  return Number(BigInt(a.txId) - BigInt(b.txId)) || Number(BigInt(a.position) - BigInt(b.position));
 }
 
 /** Only a publisher may write what everybody sees. */
@@ -428,10 +506,10 @@ function readVerdict(item: Record<string, unknown>): Verdict & { policyId: strin
 }
 
 /** A day that has ended, in the shape of a span; it is none, and belongs to nobody but the tenant. */
-function daySpan(tenantId: string, day: string, content: Record<string, Json>): StoredSpan {
+function daySpan(id: string, tenantId: string, day: string, content: Record<string, Json>): StoredSpan {
   const bounds = { started_at: `${day}T00:00:00.000Z`, finished_at: `${dayAfter(day)}T00:00:00.000Z` };
   return {
-    id: '00000000-0000-0000-0000-000000000000',
+    id,
     seq: 0,
     entity_type: 'day',
     tenant_id: tenantId,

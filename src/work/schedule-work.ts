@@ -1,15 +1,15 @@
-import { ConflictError, InputError } from '../errors.ts';
+import { AccessError, ConflictError, InputError } from '../errors.ts';
 import { Fields } from '../fields.ts';
 import {
   advanceSchedule,
   type DueSchedule,
-  hashDraft,
   readDueSchedules,
   readLatestVersions,
   readNextDue,
   type SpanDraft,
+  sealDraft,
 } from '../ledger/index.ts';
-import { checkProof, type Json, rowJson, type StoredSpan } from '../span/index.ts';
+import { checkProof, type Json, type StoredSpan } from '../span/index.ts';
 import { dueTimes } from './due-times.ts';
 import { requestDraft } from './request-draft.ts';
 import { contextOf, ownerOf, type Tick, type Work } from './tick.ts';
@@ -17,6 +17,8 @@ import { contextOf, ownerOf, type Tick, type Work } from './tick.ts';
 /** Functions that one claim takes, and due times of one function that it may answer with. */
 const CLAIM_MAX = 200;
 const DUE_MAX = 100;
+/** Of a function's name, as an error repeats it. */
+const NAME_MAX = 200;
 
 /**
  * Functions that run by the clock, behind `ctx.claim('schedules')`. Any number of observers may look at the same
@@ -55,13 +57,14 @@ export class ScheduleWork implements Work {
       const fields = new Fields(item, 'complete');
       const id = fields.uuid('function_id');
       const due = fields.any('due') as string[];
-      const nextAt = fields.optionalText('next_at', /^\d{4}-/, 'an instant') ?? null;
+      const nextAt = fields.any('next_at') === null ? null : fields.text('next_at', /^\d{4}-/, 'an instant');
       const error = fields.any('error') as Json;
       fields.end();
       const open = this.#open.get(id);
       if (open === undefined) continue;
-      const drafts = error === null ? due.map((at) => this.#requestDraft(open.span, at)) : [errorDraft(open.span, error)];
-      if (!(await this.#advance(open, drafts, nextAt))) lost.push(id);
+      const drafts =
+        error === null ? due.map((at) => this.#requestDraft(open.span, at)) : [this.#errorDraft(open.span, error)];
+      if (!(await this.#advanceOrRefuse(open, drafts, nextAt))) lost.push(id);
       this.#open.delete(id);
     }
     return { done: items.length - lost.length, lost };
@@ -79,7 +82,11 @@ export class ScheduleWork implements Work {
       if (schedule === undefined || schedule === null) return { function_id, ...onceAt(span, now) };
       const start = span.scheduled_at ?? span.at;
       const after = new Date(Math.max(Date.parse(doneUntil), Date.parse(start) - 1));
-      const times = { schedule: String(schedule), anchor: start, ...(typeof timezone === 'string' ? { timezone } : {}) };
+      const times = {
+        schedule: String(schedule),
+        anchor: start,
+        ...(typeof timezone === 'string' ? { timezone } : {}),
+      };
       const { due, next } = dueTimes(times, after, now, DUE_MAX);
       return { function_id, due, next_at: next, error: null };
     } catch (error) {
@@ -105,22 +112,52 @@ export class ScheduleWork implements Work {
     };
   }
 
+  /** One for each version: a table that is made anew finds the same fault again. */
+  #errorDraft(fn: StoredSpan, error: Json): SpanDraft {
+    return {
+      id: this.#tick.derivedId('schedule error', fn.id, String(fn.seq)),
+      seq: 0,
+      entity_type: 'schedule_error',
+      who: 'kernel:observer_bot',
+      did: 'refused',
+      this: `function:${fn.id}`,
+      at: this.#tick.now().toISOString(),
+      parent_id: fn.id,
+      caused_by: fn.id,
+      visibility: fn.visibility === 'tenant' ? 'tenant' : 'private',
+      status: 'error',
+      name: fn.name?.slice(0, NAME_MAX).toWellFormed() ?? null,
+      error,
+    };
+  }
+
+  /** A function whose requests no span can hold is an error of its own, and stops no other. */
+  async #advanceOrRefuse(open: DueSchedule, drafts: SpanDraft[], nextAt: string | null): Promise<boolean> {
+    try {
+      return await this.#advance(open, drafts, nextAt);
+    } catch (error) {
+      if (!(error instanceof InputError || error instanceof AccessError)) throw error;
+      const refused = this.#errorDraft(open.span, { code: error.code, message: error.message });
+      return this.#advance(open, [refused], null);
+    }
+  }
+
   /** False when another observer, or a new version of the function, was first. */
   async #advance({ span, doneUntil }: DueSchedule, drafts: SpanDraft[], nextAt: string | null): Promise<boolean> {
     const identity = ownerOf(span);
     const context = contextOf(this.#tick, identity);
     const advance = { doneBefore: doneUntil, doneUntil: drafts.at(-1)?.scheduled_at ?? doneUntil, nextDueAt: nextAt };
-    const rows = (wanted: SpanDraft[]) =>
-      wanted.map((draft) => {
-        const hashed = hashDraft(draft, context);
-        return rowJson(hashed, this.#tick.signer.signHash(hashed.hash));
-      });
+    const rows = (wanted: SpanDraft[]) => wanted.map((draft) => sealDraft(draft, context));
     try {
       return await advanceSchedule(this.#tick.database, identity, span, advance, rows(drafts));
     } catch (error) {
       if (!(error instanceof ConflictError)) throw error;
       // Requested before: the derived table was made anew, and knows less than the ledger.
-      const known = await readLatestVersions(this.#tick.database, identity, drafts.map(({ id }) => id as string));
+      const known = await readLatestVersions(
+        this.#tick.database,
+        identity,
+        drafts.map(({ id }) => id as string),
+      );
       const missing = drafts.filter(({ id }) => !known.has(id as string));
       return advanceSchedule(this.#tick.database, identity, span, advance, rows(missing));
     }
@@ -132,19 +169,4 @@ function onceAt(span: StoredSpan, now: Date): object {
   const at = span.scheduled_at ?? span.at;
   const isDue = Date.parse(at) <= now.getTime();
   return { due: isDue ? [at] : [], next_at: isDue ? null : at, error: null };
-}
-
-function errorDraft(fn: StoredSpan, error: Json): SpanDraft {
-  return {
-    entity_type: 'schedule_error',
-    who: 'kernel:observer_bot',
-    did: 'refused',
-    this: `function:${fn.id}`,
-    parent_id: fn.id,
-    caused_by: fn.id,
-    visibility: fn.visibility,
-    status: 'error',
-    name: fn.name ?? null,
-    error,
-  };
 }
