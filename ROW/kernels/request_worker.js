@@ -18,6 +18,8 @@ export default async function main(ctx) {
   let isOver = false;
   let mayClaim = true;
   let lookedAt = 0;
+  // What has ended is closed while the next is claimed and run.
+  let closing = Promise.resolve();
 
   while (!isOver || open.size > 0) {
     const now = Date.parse(ctx.now());
@@ -35,7 +37,9 @@ export default async function main(ctx) {
 
     const heard = await ctx.outcomes(open.size > 0 ? LOOK_MS : IDLE_MS);
     isOver ||= heard.is_over;
-    await close(heard.outcomes.map((outcome) => decide(ctx, outcome, open.get(outcome.request_id))));
+    await closing;
+    closing = close(heard.outcomes.map((outcome) => decide(ctx, outcome, open.get(outcome.request_id))));
+    if (isOver) await closing;
     // A sandbox that takes nothing now will not take more a moment later.
     mayClaim = heard.outcomes.length === 0 || heard.outcomes.some((outcome) => outcome.status !== 'not_run');
   }

@@ -6,7 +6,7 @@ import { Sandbox } from '../../src/kernel/index.ts';
 import { Database, grantLogins, loadMigrations, migrate, type SpanDraft } from '../../src/ledger/index.ts';
 import { startEmbeddedPostgres } from '../../src/local/embedded-postgres.ts';
 import { type LocalSecrets, openSecrets, trustedKeysOf } from '../../src/local/home.ts';
-import { loginUrl, ROW_FOLDER, SQL_FOLDER } from '../../src/local/stack.ts';
+import { BOOTS_MAX, loginUrl, ROW_FOLDER, SQL_FOLDER } from '../../src/local/stack.ts';
 import { readRowFiles, seed } from '../../src/seed/index.ts';
 import { loadBlake3 } from '../../src/span/blake3-wasm.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
@@ -64,7 +64,7 @@ export async function createStage0(adminUrl: string, secrets: LocalSecrets): Pro
       applicationName: 'bench',
       connectionsMax: 20,
     }),
-    sandbox: new Sandbox(),
+    sandbox: new Sandbox({ maxChildren: BOOTS_MAX }),
     signer: createSignerFromHex(nodeEd25519, secrets.runtime_key),
     scheme: nodeEd25519,
     verifier: new GovernanceVerifier(trustedKeysOf(secrets), nodeEd25519),

@@ -1,7 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { Logger, type Runner, run as runGraphile } from 'graphile-worker';
 import type pg from 'pg';
-import { appendSpans, listenForWork, readQueueSnapshot, readTimeline, type SpanDraft, TIMELINE_START } from '../../src/ledger/index.ts';
+import {
+  appendSpans,
+  listenForWork,
+  readQueueSnapshot,
+  readTimeline,
+  type SpanDraft,
+  TIMELINE_START,
+} from '../../src/ledger/index.ts';
 import type { Stage0 } from '../../src/stage0/index.ts';
 import { requestDraft } from '../../src/work/index.ts';
 import { ROLES, type RoleName, workShift } from '../../src/worker/index.ts';
@@ -57,7 +64,8 @@ async function benchDrain(stage0: Stage0, adminUrl: string, pool: pg.Pool): Prom
 }
 
 async function drainRequests(stage0: Stage0, adminUrl: string, pool: pg.Pool, count: number): Promise<number> {
-  for (let i = 0; i < count; i += BATCH) await append(stage0, Array.from({ length: Math.min(BATCH, count - i) }, request));
+  for (let i = 0; i < count; i += BATCH)
+    await append(stage0, Array.from({ length: Math.min(BATCH, count - i) }, request));
   const started = performance.now();
   const stop = startRole(stage0, adminUrl, 'request-worker');
   while ((await pool.query('select from ledger.request_queue limit 1')).rowCount !== 0) await sleep(20);

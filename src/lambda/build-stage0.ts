@@ -27,7 +27,8 @@ export async function buildStage0(
     verifier: new GovernanceVerifier(config.trustedKeys, nodeEd25519),
     admissions: new Map(),
     tenantMasterKey: Buffer.from(await readSecretField(config.runtimeSecretArn, 'tenant_master_key'), 'hex'),
-    providerSecrets: async (name) => (providerSecretArn === undefined ? null : readSecretField(providerSecretArn, name)),
+    providerSecrets: async (name) =>
+      providerSecretArn === undefined ? null : readSecretField(providerSecretArn, name),
     now: () => new Date(),
     log,
   };

@@ -2,14 +2,7 @@ import { type ServerType, serve } from '@hono/node-server';
 import { createApi } from '../api/index.ts';
 import { ConflictError, GovernanceError, UpstreamError } from '../errors.ts';
 import { Sandbox } from '../kernel/index.ts';
-import {
-  Database,
-  grantLogins,
-  type LoginRole,
-  loadMigrations,
-  migrate,
-  readVersions,
-} from '../ledger/index.ts';
+import { Database, grantLogins, type LoginRole, loadMigrations, migrate, readVersions } from '../ledger/index.ts';
 import { readRowFiles, seed } from '../seed/index.ts';
 import { loadBlake3 } from '../span/blake3-wasm.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
@@ -69,7 +62,7 @@ export const ROW_FOLDER = `${PROJECT}ROW`;
 const LOCAL_IDENTITY = { userId: 'local', tenantId: 'local' };
 const RUN_CODE_KERNEL_ID = '00000000-0000-4000-8000-000000000001';
 /** Kernels, and functions, that run at the same time. */
-const BOOTS_MAX = 8;
+export const BOOTS_MAX = 8;
 /** Each boot may hold one for its lock, and needs another beside it. */
 const CONNECTIONS_MAX = 20;
 /** How long a stop waits for requests under way. */

@@ -2,8 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Tick } from './tick.ts';
 
 /** So long what has just finished waits for others, so that they travel and are written together. */
-const GATHER_MS = 3;
-const GATHER_MAX = 32;
+const GATHER_MS = 5;
+const GATHER_MAX = 64;
 
 /** Outcomes of runs that a kernel has not heard of yet. */
 export class FinishedList {

@@ -7,9 +7,9 @@ import { buildAll, FUNCTIONS } from '../../scripts/build.ts';
 import { appendSpans, Database, type SpanDraft } from '../../src/ledger/index.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { createSigner } from '../../src/span/index.ts';
+import { MetricsEndpoint } from '../aws/metrics-endpoint.ts';
 import { Program } from '../local/stack-process.ts';
 import { startTemporaryPostgres, withClient, withDatabase } from '../support/postgres-server.ts';
-import { MetricsEndpoint } from '../aws/metrics-endpoint.ts';
 import { FunctionProcess } from './function-process.ts';
 import { SecretsManager } from './secrets-manager.ts';
 
@@ -212,7 +212,13 @@ describe('the deployed functions, one after the other', () => {
     url.username = 'loglineos_app';
     url.password = secretOf('loglineos_app');
     const database = new Database({ url: url.href, applicationName: 'test' });
-    const fn: SpanDraft = { entity_type: 'function', name: 'due', status: 'scheduled', code: 'return input', input: { n: 1 } };
+    const fn: SpanDraft = {
+      entity_type: 'function',
+      name: 'due',
+      status: 'scheduled',
+      code: 'return input',
+      input: { n: 1 },
+    };
     await appendSpans(database, [fn], { identity, signer, now: () => new Date() }).finally(() => database.close());
     const rows = (where: string) =>
       withClient(databaseUrl, async (client) => {
@@ -221,7 +227,11 @@ describe('the deployed functions, one after the other', () => {
       });
 
     // Each gets as much time as leaves it a moment to work: no work is taken that could not end.
-    const [observer, worker, agent] = [start(OBSERVER, {}, 11_000), start(WORKER, {}, 70_000), start(AGENT, {}, 20_000)];
+    const [observer, worker, agent] = [
+      start(OBSERVER, {}, 11_000),
+      start(WORKER, {}, 70_000),
+      start(AGENT, {}, 20_000),
+    ];
     expect(await observer.invoke({})).toMatchObject({ answer: { worked: true, output: { requested: 1 } } });
     expect(await rows(`entity_type = 'request'`)).toEqual(['scheduled']);
     expect(await worker.invoke({})).toMatchObject({ answer: { worked: true, output: { ended: { complete: 1 } } } });
@@ -230,7 +240,9 @@ describe('the deployed functions, one after the other', () => {
     expect(await agent.invoke({})).toMatchObject({ answer: { worked: true } });
     expect(await rows(`entity_type = 'metric'`)).toHaveLength(1);
 
-    const heartbeats = metrics.puts.flatMap(({ MetricData }) => MetricData.filter(({ MetricName }) => MetricName === 'TickHeartbeat'));
+    const heartbeats = metrics.puts.flatMap(({ MetricData }) =>
+      MetricData.filter(({ MetricName }) => MetricName === 'TickHeartbeat'),
+    );
     const roles = heartbeats.map(({ Dimensions }) => Dimensions.find(({ Name }) => Name === 'Role')?.Value);
     expect([...new Set(roles)].sort()).toEqual(['observer', 'policy-agent', 'request-worker']);
     expect(metrics.faults).toEqual([]);

@@ -34,7 +34,8 @@ afterAll(async () => {
 
 /** Rows, but for those that policies append to what happened, whenever they come to it. */
 const count = async () =>
-  (await admin.query(`select count(*)::int as n from ledger.universal_registry where who not like 'policy:%'`)).rows[0].n;
+  (await admin.query(`select count(*)::int as n from ledger.universal_registry where who not like 'policy:%'`)).rows[0]
+    .n;
 
 function invoke(
   name: string,

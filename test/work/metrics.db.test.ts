@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { putMetrics } from '../../src/aws/index.ts';
+import { METRIC_NAMESPACE } from '../../src/lambda/emf.ts';
 import {
   advancePolicy,
   appendSpans,
@@ -10,7 +11,6 @@ import {
   readQueueSnapshot,
   type SpanDraft,
 } from '../../src/ledger/index.ts';
-import { METRIC_NAMESPACE } from '../../src/lambda/emf.ts';
 import { createPublisher, WorkCounters } from '../../src/work/index.ts';
 import type { Chore } from '../../src/worker/index.ts';
 import { MetricsEndpoint, serviceError } from '../aws/metrics-endpoint.ts';

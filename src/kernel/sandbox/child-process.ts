@@ -438,6 +438,10 @@ function launchArguments(trust: SandboxJob['trust'], memoryMbMax: number): strin
     `--max-old-space-size=${memoryMbMax}`,
     // Small, so that garbage alone does not look like the memory of a run.
     '--max-semi-space-size=4',
+    // A run's context is most of what a run costs: without these two it costs a sixth more. The heap is small, and nobody
+    // waits while it is cleared; a seed of its own for its hash tables would only guard a child against its own tenant.
+    '--no-incremental-marking',
+    '--no-rehash-snapshot',
     BOOTSTRAP,
     trust,
   ];
