@@ -99,7 +99,8 @@ const POLICIES_MAX = 200;
 const TEXT_MAX = 1_000;
 
 /**
- * Deny before allow, and denied where no rule says anything. A rule is
+ * Deny before allow, and denied where no rule says anything. The answer names the policy and whose it is: who acts on
+ * an answer decides whose rules bind him, because everybody may write rules. A rule is
  * `{ effect: 'allow' | 'deny', actions: [globs], resources: [globs], users?: [globs] }` in a policy's `content.rules`.
  *
  * @param {Ctx} ctx
@@ -128,12 +129,13 @@ async function answer(ctx, question) {
     const rules = Array.isArray(policy.content.rules) ? policy.content.rules : [];
     for (const [index, rule] of rules.entries()) {
       if (!applies(rule, action, resource, user_id)) continue;
-      const found = { policy_id: policy.id, policy: policy.name ?? null, rule: { index, ...rule } };
+      const { id, name = null, owner_id, tenant_id } = policy;
+      const found = { policy_id: id, policy: name, owner_id, tenant_id, rule: { index, ...rule } };
       if (rule.effect === 'deny') return { decision: 'deny', ...found };
       if (rule.effect === 'allow') allowed ??= { decision: 'allow', ...found };
     }
   }
-  return allowed ?? { decision: 'deny', policy_id: null, policy: null, rule: null };
+  return allowed ?? { decision: 'deny', policy_id: null, policy: null, owner_id: null, tenant_id: null, rule: null };
 }
 
 /**

@@ -106,7 +106,7 @@ class WatchedShift implements Shift {
   #admission: Admission | undefined;
   #isOver = false;
   #hasWork = false;
-  #bell = Promise.withResolvers<void>();
+  readonly #waiting = new Set<() => void>();
 
   constructor(stage0: Stage0, role: Role, options: ShiftOptions, hold: () => Promise<boolean>) {
     this.#stage0 = stage0;
@@ -117,7 +117,7 @@ class WatchedShift implements Shift {
     const onStop = () => this.#hear();
     options.stop?.addEventListener('abort', onStop);
     this.#undo.push(() => options.stop?.removeEventListener('abort', onStop));
-    if (options.onWork !== undefined) this.#undo.push(options.onWork(() => this.#hear()));
+    if (role.isWoken && options.onWork !== undefined) this.#undo.push(options.onWork(() => this.#hear()));
     let isWatching = false;
     this.#timer = setInterval(() => {
       if (isWatching) return;
@@ -146,12 +146,12 @@ class WatchedShift implements Shift {
       this.#hasWork = false;
       return;
     }
-    let timer: NodeJS.Timeout | undefined;
-    const elapsed = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, ms);
-    });
-    await Promise.race([this.#bell.promise, elapsed]);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, ms);
+    this.#waiting.add(resolve);
+    await promise;
     clearTimeout(timer);
+    this.#waiting.delete(resolve);
   }
 
   async end(): Promise<void> {
@@ -167,8 +167,7 @@ class WatchedShift implements Shift {
   }
 
   #ring(): void {
-    this.#bell.resolve();
-    this.#bell = Promise.withResolvers();
+    for (const resolve of this.#waiting) resolve();
   }
 
   /** Fails closed: who cannot see that it may still work, ends. The next shift is a new boot, with all its checks. */

@@ -51,14 +51,28 @@ const deny = (actions: string, resources: string, more: object = {}) => ({
 
 describe('a decision', () => {
   it('is to deny where no rule says anything, and names no rule', async () => {
-    expect(await ask('read', 'nothing/of/it')).toEqual({ decision: 'deny', policy_id: null, policy: null, rule: null });
+    expect(await ask('read', 'nothing/of/it')).toEqual({
+      decision: 'deny',
+      policy_id: null,
+      policy: null,
+      owner_id: null,
+      tenant_id: null,
+      rule: null,
+    });
   });
 
   it('is the rule’s that applies, and names it', async () => {
     const rules = [allow('write', 'a/1'), allow('read', 'a/*')];
     const policy_id = await appendRules(rules, { name: 'readers' });
     const rule = { index: 1, ...rules[1] };
-    expect(await ask('read', 'a/1')).toEqual({ decision: 'allow', policy_id, policy: 'readers', rule });
+    expect(await ask('read', 'a/1')).toEqual({
+      decision: 'allow',
+      policy_id,
+      policy: 'readers',
+      owner_id: ALICE.userId,
+      tenant_id: ALICE.tenantId,
+      rule,
+    });
     expect(await decisionOf('delete', 'a/1')).toBe('deny');
     expect(await decisionOf('read', 'b/1')).toBe('deny');
   });
