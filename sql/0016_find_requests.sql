@@ -46,3 +46,8 @@ to loglineos_app;
 -- People call functions and policies by their names. Nothing else is in this index, so it costs other appends nothing.
 create index universal_registry_name on ledger.universal_registry (name)
   where entity_type in ('function', 'policy') and name is not null;
+
+-- Who looks, or reads the timeline, sees his own tenant and what is public: both in the order of the timeline, without
+-- the rows of all other tenants between.
+create index universal_registry_tenant on ledger.universal_registry (tenant_id, tx_id, position);
+create index universal_registry_public on ledger.universal_registry (tx_id, position) where visibility = 'public';

@@ -5,7 +5,7 @@ import { appendSpans, type Identity, readLatestVersions } from '../ledger/index.
 import { blake3Hex, canonicalJson, type Json, type StoredSpan } from '../span/index.ts';
 import { appendContext, derivedId, type Stage0 } from '../stage0/index.ts';
 import { requestDraft } from '../work/request-draft.ts';
-import { optionalNumber, spanNotFound, TEXT, TEXT_EXPECTED } from './input.ts';
+import { IDEMPOTENCY_KEY, optionalNumber, spanNotFound, TEXT, TEXT_EXPECTED } from './input.ts';
 
 /** What `POST /api/execute` asks for. */
 interface ExecuteRequest {
@@ -20,7 +20,6 @@ interface ExecuteRequest {
   idempotencyKey?: string | undefined;
 }
 
-const IDEMPOTENCY_KEY = 'idempotency_key';
 const INTEGER_MIN = -0x80000000;
 /** A request is not put off further than this, in ms: ten years. */
 const DELAY_MS_MAX = 315_576_000_000;

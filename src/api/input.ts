@@ -11,6 +11,9 @@ export type Variables = { Variables: { identity: Identity } };
 export const TEXT = /^[^\0\p{Cs}]{1,200}$/u;
 export const TEXT_EXPECTED = 'text of 1 to 200 characters';
 
+/** How the field is called, and the column; as a header it is `Idempotency-Key`. */
+export const IDEMPOTENCY_KEY = 'idempotency_key';
+
 const PAGE_DEFAULT = 100;
 
 /** @throws {InputError} `JSON_INVALID` */

@@ -2,24 +2,9 @@ import { AccessError, InputError } from '../errors.ts';
 import { Fields } from '../fields.ts';
 import { refusal } from '../kernel/index.ts';
 import { type AppendContext, hashDraft, type Identity, type SpanDraft } from '../ledger/index.ts';
-import { COLUMN_TYPES } from '../span/index.ts';
+import { COLUMN_TYPES, RESERVED_FOR_CLIENTS } from '../span/index.ts';
 import { TEXT, TEXT_EXPECTED } from './input.ts';
 
-/** What only the system says. */
-const RESERVED_TYPES = new Set([
-  'api_token',
-  'boot_event',
-  'execution',
-  'loader',
-  'manifest',
-  'policy_error',
-  'policy_violation',
-  'provider',
-  'provider_execution',
-  'request',
-  'schedule_error',
-  'status_patch',
-]);
 /** How the system signs its sentences. */
 const RESERVED_WHO = /^(kernel|policy):|^(stage0|seed)$/;
 /** Ids of what is seeded: whoever took one would keep it from ever being seeded. */
@@ -59,7 +44,8 @@ async function checkDraft(span: unknown, path: string, identity: Identity): Prom
   const refuse = (code: string, field: string, why: string) => {
     throw new AccessError(code, `${at(field)}: ${why}`, { field: at(field) });
   };
-  if (RESERVED_TYPES.has(type)) refuse('ENTITY_TYPE_RESERVED', 'entity_type', `${type} is said by the system alone`);
+  if (RESERVED_FOR_CLIENTS.has(type))
+    refuse('ENTITY_TYPE_RESERVED', 'entity_type', `${type} is said by the system alone`);
   if (RESERVED_WHO.test(String(draft.who))) refuse('WHO_RESERVED', 'who', `${draft.who} is the system's name`);
   if (RESERVED_ID.test(String(draft.id))) refuse('ID_RESERVED', 'id', 'this id is kept for what is seeded');
   if ((draft.owner_id ?? identity.userId) !== identity.userId) refuse('NOT_YOUR_SPAN', 'owner_id', 'it is another’s');

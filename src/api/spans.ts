@@ -1,7 +1,6 @@
 import { Hono } from 'hono';
 import type { Fields } from '../fields.ts';
 import {
-  appendSpans,
   type Identity,
   listSpans,
   readLatestVersions,
@@ -12,7 +11,8 @@ import {
   TIMELINE_START,
 } from '../ledger/index.ts';
 import { type StoredSpan, type TrustedKeys, verifyVersions } from '../span/index.ts';
-import { appendContext, type Stage0 } from '../stage0/index.ts';
+import type { Stage0 } from '../stage0/index.ts';
+import { append } from './append.ts';
 import {
   optionalUuid,
   queryFields,
@@ -25,17 +25,14 @@ import {
   TEXT_EXPECTED,
   type Variables,
 } from './input.ts';
-import { readDrafts } from './span-drafts.ts';
 
 /** Spans: append, find, read, prove; and the timeline. */
 export function spanRoutes(stage0: Stage0, trustedKeys: TrustedKeys): Hono<Variables> {
   const app = new Hono<Variables>();
 
   app.post('/spans', async (c) => {
-    const context = appendContext(stage0, c.get('identity'));
-    const { drafts, isBatch } = await readDrafts(await readJson(c), context);
-    const appended = await appendSpans(stage0.database, drafts, context);
-    return c.json(isBatch ? { spans: appended } : appended[0], 201);
+    const body = await readJson(c);
+    return c.json(await append(stage0, c.get('identity'), body, c.req.header('Idempotency-Key')), 201);
   });
 
   app.get('/spans', async (c) => {

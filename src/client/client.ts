@@ -131,8 +131,10 @@ export class Client {
     return this.#post('/boot', { boot_function_id, input });
   }
 
+  /** A new span goes with a key of its own: so that it may be sent again when no answer comes. A later version does not. */
   append(span: Span): Promise<AppendedSpan> {
-    return this.#post('/api/spans', span);
+    if (span.id != null) return this.#post('/api/spans', span);
+    return this.#post('/api/spans', span, ATTEMPTS_MAX, { 'Idempotency-Key': randomUUID() });
   }
 
   spans(query: SpanQuery, before?: string | undefined): Promise<SpanPage> {
@@ -186,8 +188,8 @@ export class Client {
     return this.#send<T>(search === '' ? path : `${path}?${search}`, { method: 'GET' }, ATTEMPTS_MAX);
   }
 
-  #post<T>(path: string, body: object, attempts = 1): Promise<T> {
-    return this.#send<T>(path, { method: 'POST', body: JSON.stringify(body) }, attempts);
+  #post<T>(path: string, body: object, attempts = 1, headers: Record<string, string> = {}): Promise<T> {
+    return this.#send<T>(path, { method: 'POST', body: JSON.stringify(body), headers }, attempts);
   }
 
   /** What may be sent twice without harm is sent again while the system cannot be reached or says that it is not well. */
@@ -203,7 +205,11 @@ export class Client {
   }
 
   async #sendOnce<T>(path: string, init: RequestInit): Promise<T> {
-    const headers = { Authorization: `Bearer ${this.#token}`, 'Content-Type': 'application/json' };
+    const headers = {
+      ...(init.headers as Record<string, string>),
+      Authorization: `Bearer ${this.#token}`,
+      'Content-Type': 'application/json',
+    };
     const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
     let response: Response;
     let text: string;

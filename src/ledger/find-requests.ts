@@ -1,8 +1,8 @@
 import type { StoredSpan } from '../span/index.ts';
-import type { Database, Identity, Row, TransactionQuery } from './database.ts';
+import type { Database, Identity, Row, Statement, TransactionQuery } from './database.ts';
 import { listSpans } from './list-spans.ts';
 import { spanTypes, toSpan } from './rows.ts';
-import { PAGE_MAX } from './span-filter.ts';
+import { PAGE_MAX, pageText, readPage } from './span-filter.ts';
 import { type Cursor, cursorOf, parseCursor } from './timeline.ts';
 
 /** Where a request waits; see sql/0012_request_queue.sql. */
@@ -29,8 +29,27 @@ export interface RequestRecord {
 
 /** The named requests that the identity may see, in the order of their names. */
 export async function readRequests(query: TransactionQuery, ids: string[]): Promise<RequestRecord[]> {
-  const rows = await query<Row>({
-    text: `select latest.*, first.at as created_at, place.state as queue_state
+  return (await query<Row>(requestsStatement(ids))).map(toRecord);
+}
+
+/** The same, as far as one page may hold their bytes. `end` is where in `ids` they ended; null if all were held. */
+async function readRequestPage(
+  query: TransactionQuery,
+  ids: string[],
+): Promise<{ requests: RequestRecord[]; end: number | null }> {
+  const statement = requestsStatement(ids);
+  const rows = await query<Row>({ ...statement, text: pageText(statement.text, 'r.turn') });
+  const { rows: held, isCut } = readPage(rows);
+  return { requests: held.map(toRecord), end: isCut ? Number(held.at(-1)?.turn) - 1 : null };
+}
+
+function toRecord({ turn: _turn, created_at, queue_state, ...row }: Row): RequestRecord {
+  return { request: toSpan(row), createdAt: created_at as string, state: queue_state as QueueState | null };
+}
+
+function requestsStatement(ids: string[]): Statement {
+  return {
+    text: `select latest.*, wanted.turn, first.at as created_at, place.state as queue_state
              from unnest($1::uuid[]) with ordinality wanted (id, turn)
             cross join lateral (
               select r.* from ledger.universal_registry r where r.id = wanted.id order by r.seq desc limit 1
@@ -41,12 +60,7 @@ export async function readRequests(query: TransactionQuery, ids: string[]): Prom
             order by wanted.turn`,
     values: [ids],
     types: spanTypes,
-  });
-  return rows.map(({ created_at, queue_state, ...row }) => ({
-    request: toSpan(row),
-    createdAt: created_at as string,
-    state: queue_state as QueueState | null,
-  }));
+  };
 }
 
 /** The identity's own requests that wait, or are dead, by the place that put them into the queue, newest first. */
@@ -86,26 +100,29 @@ export async function listRequests(
   before: Cursor | null,
   limit: number,
 ): Promise<{ requests: RequestRecord[]; before: Cursor | null }> {
+  const pageSize = Math.min(limit, PAGE_MAX);
   const isQueued = filter.states !== undefined || QUEUED_STATUSES.includes(filter.status ?? '');
-  let ids: string[] = [];
+  let found: { id: string; cursor: Cursor }[] = [];
   let next: Cursor | null = null;
   if (!isQueued) {
     const spanFilter = { entity_type: 'request', status: filter.status, parent_id: filter.functionId };
-    const page = await listSpans(database, identity, spanFilter, before, limit);
-    ids = page.spans.map(({ id }) => id);
+    const page = await listSpans(database, identity, spanFilter, before, pageSize);
+    found = page.spans.map((span) => ({ id: span.id, cursor: cursorOf(span) }));
     next = page.before;
   }
-  const requests = await database.transaction(
+  return database.transaction(
     identity,
     async (query) => {
       if (isQueued) {
-        const found = await findQueuedRequests(query, filter, before, limit);
-        ids = found.map(({ id }) => id);
-        next = found.length < Math.min(limit, PAGE_MAX) ? null : (found.at(-1)?.cursor ?? null);
+        found = await findQueuedRequests(query, filter, before, pageSize);
+        next = found.length < pageSize ? null : (found.at(-1)?.cursor ?? null);
       }
-      return readRequests(query, ids);
+      const { requests, end } = await readRequestPage(
+        query,
+        found.map(({ id }) => id),
+      );
+      return { requests, before: end === null ? next : (found[end]?.cursor ?? null) };
     },
     { readOnly: true },
   );
-  return { requests, before: next };
 }

@@ -33,6 +33,7 @@ export {
   type RequestRecord,
   readRequests,
 } from './find-requests.ts';
+export { readFirstVersions } from './first-versions.ts';
 export { listSpans } from './list-spans.ts';
 export { grantLogins, type LoginRole } from './logins.ts';
 export { readLostBoots } from './lost-boots.ts';

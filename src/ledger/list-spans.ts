@@ -1,7 +1,7 @@
 import type { StoredSpan } from '../span/index.ts';
 import type { Database, Identity, Row } from './database.ts';
 import { spanTypes, toSpan } from './rows.ts';
-import { filterConditions, PAGE_MAX, type SpanFilter } from './span-filter.ts';
+import { filterConditions, PAGE_MAX, pageText, readPage, type SpanFilter, visibleRowsText } from './span-filter.ts';
 import { type Cursor, cursorOf, parseCursor } from './timeline.ts';
 
 /**
@@ -26,14 +26,16 @@ export async function listSpans(
     );
   }
   const pageSize = Math.min(limit, PAGE_MAX);
-  const text = `select r.* from ledger.current_span r
-                 where ${conditions.join(' and ')}
-                 order by r.tx_id desc, r.position desc
-                 limit $${values.push(pageSize)}`;
-  const rows = await database.transaction(identity, (query) => query<Row>({ text, values, types: spanTypes }), {
-    readOnly: true,
-  });
+  const visible = visibleRowsText(
+    identity,
+    { columns: 'r.*', view: 'ledger.current_span', conditions, direction: 'desc', limit: pageSize },
+    values,
+  );
+  const statement = { text: pageText(visible, 'r.tx_id desc, r.position desc'), values, types: spanTypes };
+  const found = await database.transaction(identity, (query) => query<Row>(statement), { readOnly: true });
+  const { rows, isCut } = readPage(found);
   const spans = rows.map(toSpan);
   const last = spans.at(-1);
-  return { spans, before: last === undefined || spans.length < pageSize ? null : cursorOf(last) };
+  const isContinued = isCut || spans.length === pageSize;
+  return { spans, before: last !== undefined && isContinued ? cursorOf(last) : null };
 }

@@ -2,7 +2,7 @@ import { InputError } from '../errors.ts';
 import type { StoredSpan } from '../span/index.ts';
 import type { Database, Identity, Row, TransactionQuery } from './database.ts';
 import { spanTypes, toSpan } from './rows.ts';
-import { filterConditions, PAGE_MAX, type SpanFilter } from './span-filter.ts';
+import { filterConditions, PAGE_MAX, pageText, readPage, type SpanFilter, visibleRowsText } from './span-filter.ts';
 
 /** Visible spans that a filtered page looks at before it answers, however few of them match. */
 const LOOKED_AT_MAX = 10_000;
@@ -55,11 +55,11 @@ export async function readTimeline(
     identity,
     async (query) => {
       const isFiltered = Object.values(filter).some((value) => value !== undefined);
-      const end = isFiltered ? await endOfLook(query, from) : null;
+      const end = isFiltered ? await endOfLook(query, identity, from) : null;
       if (isFiltered && end === null) return { spans: [], position: after };
-      const spans = await readSpans(query, from, end, pageSize, filter);
+      const { spans, isCut } = await readSpans(query, identity, from, end, pageSize, filter);
       const last = spans.at(-1);
-      if (end !== null && spans.length < pageSize) return { spans, position: cursorOf(end) };
+      if (end !== null && !isCut && spans.length < pageSize) return { spans, position: cursorOf(end) };
       return { spans, position: last === undefined ? after : cursorOf(last) };
     },
     { readOnly: true },
@@ -68,26 +68,33 @@ export async function readTimeline(
 
 /** Where the timeline ends now: who reads on from here sees only what is new. */
 export async function readTimelineEnd(database: Database, identity: Identity): Promise<Cursor> {
-  const text = 'select tx_id, position from ledger.settled_timeline order by tx_id desc, position desc limit 1';
+  const values: unknown[] = [];
+  const text = visibleRowsText(
+    identity,
+    { columns: PLACE, view: VIEW, conditions: [], direction: 'desc', limit: 1 },
+    values,
+  );
+  const statement = { text, values, types: spanTypes };
   const options = { readOnly: true } as const;
-  const [last] = await database.transaction(identity, (query) => query<PlaceRow>({ text, types: spanTypes }), options);
+  const [last] = await database.transaction(identity, (query) => query<PlaceRow>(statement), options);
   return last === undefined ? TIMELINE_START : cursorOf(last);
 }
 
+const VIEW = 'ledger.settled_timeline';
+const PLACE = 'r.tx_id, r.position';
 type PlaceRow = { tx_id: string; position: number };
 
 /** The last of the spans that a filtered page looks at; null when there is nothing new. Later spans come after it. */
-async function endOfLook(query: TransactionQuery, from: Place): Promise<PlaceRow | null> {
+async function endOfLook(query: TransactionQuery, identity: Identity, from: Place): Promise<PlaceRow | null> {
+  const values: unknown[] = [];
+  const lookedAt = visibleRowsText(
+    identity,
+    { columns: PLACE, view: VIEW, conditions: [isAfter(from, values)], direction: 'asc', limit: LOOKED_AT_MAX },
+    values,
+  );
   const [end] = await query<PlaceRow>({
-    text: `select tx_id, position
-             from (select r.tx_id, r.position
-                     from ledger.settled_timeline r
-                    where (r.tx_id, r.position) > ($1::xid8, $2::bigint)
-                    order by r.tx_id, r.position
-                    limit $3) looked_at
-            order by tx_id desc, position desc
-            limit 1`,
-    values: [String(from.txId), String(from.position), LOOKED_AT_MAX],
+    text: `select * from (${lookedAt}) looked_at order by tx_id desc, position desc limit 1`,
+    values,
     types: spanTypes,
   });
   return end ?? null;
@@ -95,26 +102,29 @@ async function endOfLook(query: TransactionQuery, from: Place): Promise<PlaceRow
 
 async function readSpans(
   query: TransactionQuery,
+  identity: Identity,
   from: Place,
   end: PlaceRow | null,
   limit: number,
   filter: SpanFilter,
-): Promise<StoredSpan[]> {
-  const values: unknown[] = [String(from.txId), String(from.position), limit];
-  const conditions = ['(r.tx_id, r.position) > ($1::xid8, $2::bigint)', ...filterConditions(filter, values)];
+): Promise<{ spans: StoredSpan[]; isCut: boolean }> {
+  const values: unknown[] = [];
+  const conditions = [isAfter(from, values), ...filterConditions(filter, values)];
   if (end !== null) {
     conditions.push(
       `(r.tx_id, r.position) <= ($${values.push(end.tx_id)}::xid8, $${values.push(end.position)}::bigint)`,
     );
   }
-  const rows = await query<Row>({
-    text: `select r.*
-             from ledger.settled_timeline r
-            where ${conditions.join(' and ')}
-            order by r.tx_id, r.position
-            limit $3`,
+  const visible = visibleRowsText(
+    identity,
+    { columns: 'r.*', view: VIEW, conditions, direction: 'asc', limit },
     values,
-    types: spanTypes,
-  });
-  return rows.map(({ when: _alias, ...row }) => toSpan(row));
+  );
+  const found = await query<Row>({ text: pageText(visible, PLACE), values, types: spanTypes });
+  const { rows, isCut } = readPage(found);
+  return { spans: rows.map(({ when: _alias, ...row }) => toSpan(row)), isCut };
+}
+
+function isAfter({ txId, position }: Place, values: unknown[]): string {
+  return `(r.tx_id, r.position) > ($${values.push(String(txId))}::xid8, $${values.push(String(position))}::bigint)`;
 }

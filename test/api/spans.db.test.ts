@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { append } from '../../src/api/append.ts';
 import { cursorOf, TIMELINE_START } from '../../src/ledger/index.ts';
 import type { StoredSpan } from '../../src/span/index.ts';
 import { type AnyJson, Installation, RUN_CODE } from '../stage0/installation.ts';
+import { rootSigner } from '../support/keys.ts';
 import { ALAN, ALICE, BOB } from '../support/spans.ts';
 import { asAlan, asAlice, asBob, Caller, expectProblem, openApi } from './http.ts';
 
@@ -121,6 +123,79 @@ describe('POST /api/spans', () => {
     await expectProblem(alan.request('/api/spans', note({ id })), 403, 'NOT_YOUR_SPAN');
     await alice.post('/api/spans', note({ id, seq: 1, visibility: 'tenant' }), 201);
     await expectRefused(note({ id, seq: 1, visibility: 'tenant' }), 409, 'SEQ_TAKEN', 'seq');
+  });
+
+  describe('under an Idempotency-Key', () => {
+    const under = (key: string) => ({ 'Idempotency-Key': key });
+    const two = { spans: [note({ name: 'one' }), note({ name: 'two' })] };
+
+    it('appends once, and answers the same to whoever repeats it, later versions or not', async () => {
+      const first = await alice.post('/api/spans', note({ name: 'one' }), 201, under('once'));
+      await alice.post('/api/spans', note({ id: first.id, name: 'changed' }), 201);
+      const count = await installation.count();
+      expect(await alice.post('/api/spans', note({ name: 'one' }), 201, under('once'))).toEqual(first);
+      expect(await installation.count()).toBe(count);
+      const { versions } = await alice.get(`/api/spans/${first.id}/versions`);
+      expect(versions.map(({ idempotency_key }: AnyJson) => idempotency_key)).toEqual(['once', undefined]);
+    });
+
+    it('appends a batch once, however many ask at the same time', async () => {
+      const count = await installation.count();
+      const answers = await Promise.all(
+        Array.from({ length: 10 }, () => alice.post('/api/spans', two, 201, under('many'))),
+      );
+      expect(new Set(answers.map((answer) => JSON.stringify(answer))).size).toBe(1);
+      expect(answers[0].spans.map(({ seq }: AnyJson) => seq)).toEqual([0, 0]);
+      expect(await installation.count()).toBe(count + 2);
+    });
+
+    it('is known again after the runtime key has changed', async () => {
+      const first = await alice.post('/api/spans', note(), 201, under('rotated'));
+      const rotated = { ...installation.stage0, signer: rootSigner };
+      const again = await append(rotated, ALICE, note(), 'rotated');
+      expect(again).toEqual(first);
+    });
+
+    it.each<[string, AnyJson]>([
+      ['another span', note({ name: 'other' })],
+      ['a batch that differs in one', { spans: [two.spans[0], note({ name: 'other' })] }],
+      ['the beginning of a batch', { spans: [two.spans[0]] }],
+      ['a longer batch', { spans: [...two.spans, note()] }],
+      ['the same with another time', { spans: [two.spans[0], { ...two.spans[1], at: '2026-01-01T00:00:00.000Z' }] }],
+    ])('refuses %s under the key of a batch, and writes nothing', async (what, body) => {
+      const key = under(`reused for ${what}`);
+      await alice.post('/api/spans', two, 201, key);
+      const count = await installation.count();
+      const answer = alice.request('/api/spans', body, key);
+      await expectProblem(answer, 409, 'IDEMPOTENCY_KEY_REUSED', 'idempotency_key');
+      expect(await installation.count()).toBe(count);
+    });
+
+    it('belongs to its user and tenant', async () => {
+      const callers = [alice, alan, bob];
+      const answers = await Promise.all(callers.map((caller) => caller.post('/api/spans', note(), 201, under('ours'))));
+      expect(new Set(answers.map(({ id }) => id)).size).toBe(callers.length);
+    });
+
+    it.each<[string, AnyJson, string, string]>([
+      ['a span that names its id', note({ id: randomUUID() }), 'named', 'id'],
+      ['one of a batch that does', { spans: [note(), note({ id: randomUUID() })] }, 'named', 'spans[1].id'],
+      ['a later version', note({ seq: 1 }), 'named', 'seq'],
+      ['a key that is too long', note(), 'k'.repeat(201), 'idempotency_key'],
+      ['an empty key', note(), '', 'idempotency_key'],
+    ])('refuses %s', async (_what, body, key, field) => {
+      const count = await installation.count();
+      await expectProblem(alice.request('/api/spans', body, under(key)), 400, 'FIELD_INVALID', field);
+      expect(await installation.count()).toBe(count);
+    });
+
+    it.each([
+      ['an empty batch', 0],
+      ['a batch of 1001', 1001],
+    ])('refuses %s', async (_what, length) => {
+      const body = { spans: Array(length).fill(note()) };
+      await expectProblem(alice.request('/api/spans', body, under('size')), 400, 'BATCH_SIZE');
+    });
   });
 
   describe('of a function', () => {

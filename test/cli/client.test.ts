@@ -10,6 +10,7 @@ interface Heard {
   method: string;
   url: string;
   authorization: string;
+  key: string | undefined;
   body: string;
 }
 
@@ -37,7 +38,7 @@ afterEach(() => {
 async function read(request: IncomingMessage): Promise<Heard> {
   const body = (await request.toArray()).join('');
   const { method = '', url = '', headers } = request;
-  return { method, url, authorization: headers.authorization ?? '', body };
+  return { method, url, authorization: headers.authorization ?? '', key: headers['idempotency-key'] as string, body };
 }
 
 const AWAY = [503, { code: 'DATABASE_UNAVAILABLE', detail: 'no connection to the database' }] as const;
@@ -48,7 +49,13 @@ describe('Client', () => {
     answers = [PAGE];
     await client.spans({ entity_type: 'a&b', status: undefined, limit: 3 });
     expect(heard).toEqual([
-      { method: 'GET', url: '/api/spans?entity_type=a%26b&limit=3', authorization: `Bearer ${TOKEN}`, body: '' },
+      {
+        method: 'GET',
+        url: '/api/spans?entity_type=a%26b&limit=3',
+        authorization: `Bearer ${TOKEN}`,
+        key: undefined,
+        body: '',
+      },
     ]);
   });
 
@@ -65,14 +72,23 @@ describe('Client', () => {
     expect(keys).toEqual([expect.stringMatching(/^[0-9a-f-]{36}$/), keys[0]]);
   });
 
+  it('sends a new span again under one key of its own', async () => {
+    answers = [AWAY, AWAY, [201, { id: 's', seq: 0, curr_hash: 'h' }]];
+    expect(await client.append({ entity_type: 'note' })).toEqual({ id: 's', seq: 0, curr_hash: 'h' });
+    await client.append({ entity_type: 'note' });
+    const [first, ...others] = heard.map(({ key }) => key);
+    expect(first).toMatch(/^[0-9a-f-]{36}$/);
+    expect(others).toEqual([first, first, expect.not.stringMatching(first as string)]);
+  });
+
   it.each<[string, () => Promise<unknown>]>([
-    ['an append', () => client.append({ entity_type: 'note' })],
+    ['a version of a span', () => client.append({ id: 's', entity_type: 'note' })],
     ['a boot', () => client.boot('k', null)],
     ['a cancel', () => client.cancel({ ids: ['r'] })],
   ])('never sends %s twice', async (_what, call) => {
     answers = [AWAY, PAGE];
     await expect(call()).rejects.toMatchObject({ code: 'DATABASE_UNAVAILABLE', kind: 'upstream' });
-    expect(heard).toHaveLength(1);
+    expect(heard.map(({ key }) => key)).toEqual([undefined]);
   });
 
   it('does not ask again for what was refused', async () => {

@@ -205,7 +205,7 @@ describe('loglineos policy', () => {
     const deployed = await json('policy', 'deploy', policy, '--name', 'notice', ...content);
     await json('execute', 'watched', '--wait');
     const notice = await until('the notice', async () => (await json('spans', '--entity-type', 'notice')).spans[0]);
-    expect(notice).toMatchObject({ name: 'seen', who: 'policy:notice' });
+    expect(notice).toMatchObject({ name: 'seen', who: `policy:${deployed.id}` });
     // What is not said of the next version stays.
     await json('policy', 'deploy', policy, '--name', 'notice', '--params', '{"name":"noticed"}');
     expect((await json('span', deployed.id)).content).toEqual({
