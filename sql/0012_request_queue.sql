@@ -17,7 +17,8 @@ create table ledger.request_queue (
   leased_until timestamptz,
   takeovers    integer not null default 0, -- workers that had this attempt and were not heard of again
   quota_day    date,            -- the day that this attempt has already taken its execution of
-  is_forced    boolean not null -- asks to pass the quota; only the host can tell whether it may
+  is_forced    boolean not null, -- asks to pass the quota; only the host can tell whether it may
+  bytes        integer not null -- about as many as its newest version has: whoever claims it reads all of them
 );
 alter table ledger.request_queue owner to loglineos_owner;
 -- Every row changes twice and goes: without an early vacuum the front of the queue fills with dead entries.
@@ -28,6 +29,7 @@ alter sequence ledger.request_fence owner to loglineos_owner;
 
 create index request_queue_ready on ledger.request_queue (tenant_id, priority desc, position) where state = 'ready';
 create index request_queue_delayed on ledger.request_queue (due_at) where state = 'delayed';
+create index request_queue_delayed_tenant on ledger.request_queue (tenant_id, due_at) where state = 'delayed';
 create index request_queue_leased on ledger.request_queue (leased_until) where state = 'leased';
 create index request_queue_dead on ledger.request_queue (tenant_id, position) where state = 'dead';
 
@@ -42,6 +44,7 @@ declare
   status_before text;
   due timestamptz := coalesce(new.scheduled_at, new.at);
   place text := 'ready';
+  unused_day date; -- an attempt that waits has run nothing: what ends it gives back what it took of this day
 begin
   if new.status is null or new.status not in ('scheduled', 'error', 'complete', 'dead', 'cancelled') then
     raise exception 'status of a request must be scheduled, error, complete, dead or cancelled'
@@ -62,7 +65,18 @@ begin
   end if;
 
   if new.is_deleted or new.status in ('complete', 'cancelled') then
-    delete from ledger.request_queue where request_id = new.id;
+    delete from ledger.request_queue q where q.request_id = new.id
+      returning case when q.state <> 'leased' then q.quota_day end into unused_day;
+  elsif new.seq > 0 then
+    select case when q.state <> 'leased' then q.quota_day end into unused_day
+      from ledger.request_queue q where q.request_id = new.id for update;
+  end if;
+  if unused_day is not null then
+    update ledger.daily_usage u set executions = u.executions - 1
+     where u.tenant_id = new.tenant_id and u.day = unused_day and u.executions > 0;
+  end if;
+
+  if new.is_deleted or new.status in ('complete', 'cancelled') then
     return null;
   elsif new.status = 'dead' then
     place := 'dead';
@@ -70,13 +84,13 @@ begin
     place := 'delayed';
   end if;
   insert into ledger.request_queue as queue (
-    request_id, tenant_id, owner_id, function_id, position, priority, state, due_at, is_forced
+    request_id, tenant_id, owner_id, function_id, position, priority, state, due_at, is_forced, bytes
   ) values (
     new.id, new.tenant_id, new.owner_id, new.parent_id, new.position, coalesce(new.priority, 0), place, due,
-    coalesce(new.metadata ? 'force', false)
+    coalesce(new.metadata ? 'force', false), octet_length(new::text)
   ) on conflict (request_id) do update
     set state = place, due_at = due, leased_until = null, takeovers = 0, quota_day = null,
-        priority = excluded.priority, is_forced = excluded.is_forced,
+        priority = excluded.priority, is_forced = excluded.is_forced, bytes = excluded.bytes,
         position = case when new.status = 'scheduled' then excluded.position else queue.position end;
   if place = 'ready' then
     perform pg_notify('loglineos_work', 'request'); -- a hint; workers look by themselves too
@@ -89,6 +103,11 @@ end $$;
 -- Within a tenant by priority, then first come, first served. One claim at a time in the whole ledger (it takes
 -- milliseconds), so that a tenant's concurrency is a bound and not a guess; rows that somebody is cancelling are passed
 -- over.
+--
+-- What is delayed becomes ready about a thousand at a time, of each tenant its share, so that nobody's few wait behind
+-- another's many. All that is claimed at once has about 8 MB, or is one request: whoever claims reads it whole.
+--
+-- Due times are by the caller's clock, leases by the database's alone: those of all workers run out by the same clock.
 --
 -- Each claimed attempt takes one execution of its tenant's day; where none is left it is claimed all the same, with
 -- is_granted false, to be closed. An attempt that was claimed before, by a worker that died, has taken its own already.
@@ -105,6 +124,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
   remaining integer := p_limit;
+  bytes_remaining bigint := 8 * 1024 * 1024;
   tenant record;
   daily_limit integer;
   room integer;
@@ -113,19 +133,37 @@ declare
   metered boolean[];
   wanted integer;
   taken integer;
+  size bigint;
   used integer;
   granted integer;
 begin
   perform pg_advisory_xact_lock(hashtextextended('loglineos claim_requests', 0));
 
-  update ledger.request_queue q set state = 'ready'
-    from (select d.request_id from ledger.request_queue d
-           where d.state = 'delayed' and d.due_at <= p_now
-           order by d.due_at limit 1000 for update skip locked) due
-   where q.request_id = due.request_id;
+  if exists (select from ledger.request_queue q where q.state = 'delayed' and q.due_at <= p_now) then
+    with recursive delayed (id) as (
+      (select q.tenant_id from ledger.request_queue q where q.state = 'delayed' order by q.tenant_id limit 1)
+      union all
+      select (select q.tenant_id from ledger.request_queue q
+               where q.state = 'delayed' and q.tenant_id > d.id order by q.tenant_id limit 1)
+        from delayed d where d.id is not null
+    ), late as (
+      select d.id, count(*) over () as tenants
+        from delayed d
+       where exists (select from ledger.request_queue q
+                      where q.state = 'delayed' and q.tenant_id = d.id and q.due_at <= p_now)
+    )
+    update ledger.request_queue q set state = 'ready'
+      from late
+     cross join lateral (
+       select d.request_id from ledger.request_queue d
+        where d.state = 'delayed' and d.tenant_id = late.id and d.due_at <= p_now
+        order by d.due_at limit greatest(1, 1000 / late.tenants) for update skip locked
+     ) due
+     where q.request_id = due.request_id;
+  end if;
   update ledger.request_queue q set state = 'ready', leased_until = null, takeovers = q.takeovers + 1
     from (select l.request_id from ledger.request_queue l
-           where l.state = 'leased' and l.leased_until <= p_now for update skip locked) lost
+           where l.state = 'leased' and l.leased_until <= clock_timestamp() for update skip locked) lost
    where q.request_id = lost.request_id;
 
   for tenant in
@@ -146,7 +184,7 @@ begin
          order by 2, random()
       ) w
   loop
-    exit when remaining <= 0;
+    exit when remaining <= 0 or bytes_remaining <= 0;
     room := coalesce((p_limits #>> array['tenants', tenant.id, 'concurrency'])::integer, (p_limits ->> 'concurrency')::integer)
       - tenant.leased;
     room := least(
@@ -157,15 +195,19 @@ begin
     continue when room <= 0;
 
     select array_agg(p.request_id), array_agg(p.is_forced), array_agg(p.is_metered),
-           count(*) filter (where p.is_metered and not p.is_forced), count(*) filter (where p.is_metered and p.is_forced)
-      into ids, forced, metered, wanted, taken
-      from (select q.request_id, q.is_forced, q.quota_day is distinct from p_day as is_metered
-              from ledger.request_queue q
-             where q.state = 'ready' and q.tenant_id = tenant.id
-             order by q.priority desc, q.position
-             limit room for update skip locked) p;
+           count(*) filter (where p.is_metered and not p.is_forced), count(*) filter (where p.is_metered and p.is_forced),
+           sum(p.bytes)
+      into ids, forced, metered, wanted, taken, size
+      from (select f.*, sum(f.bytes) over (order by f.priority desc, f.position) - f.bytes as bytes_before
+              from (select q.*, q.quota_day is distinct from p_day as is_metered
+                      from ledger.request_queue q
+                     where q.state = 'ready' and q.tenant_id = tenant.id
+                     order by q.priority desc, q.position
+                     limit room for update skip locked) f) p
+     where p.bytes_before < bytes_remaining / (tenant.tenants - tenant.place + 1);
     continue when ids is null;
     remaining := remaining - cardinality(ids);
+    bytes_remaining := bytes_remaining - size;
 
     daily_limit := coalesce((p_limits #>> array['tenants', tenant.id, 'daily'])::integer, (p_limits ->> 'daily')::integer);
     insert into ledger.daily_usage (tenant_id, day, executions) values (tenant.id, p_day, 0) on conflict do nothing;
@@ -186,7 +228,7 @@ begin
       )
       update ledger.request_queue q
          set state = 'leased', fence = n.fence,
-             leased_until = p_now + make_interval(secs => p_lease_ms / 1000.0),
+             leased_until = clock_timestamp() + make_interval(secs => p_lease_ms / 1000.0),
              quota_day = case when n.is_metered and (n.is_forced or n.turn <= granted) then p_day else q.quota_day end
         from fenced n
        where q.request_id = n.id
@@ -209,9 +251,10 @@ begin
 end $$;
 
 -- The heartbeat of a worker: what it still works on stays its own.
-create function ledger.extend_leases(p_ids uuid[], p_fences bigint[], p_until timestamptz) returns void
+create function ledger.extend_leases(p_ids uuid[], p_fences bigint[], p_lease_ms integer) returns void
 language sql security definer set search_path = pg_catalog, pg_temp as $$
-  update ledger.request_queue q set leased_until = p_until
+  update ledger.request_queue q
+     set leased_until = clock_timestamp() + make_interval(secs => p_lease_ms / 1000.0)
     from unnest(p_ids, p_fences) mine (id, fence)
    where q.request_id = mine.id and q.fence = mine.fence and q.state = 'leased'
 $$;
@@ -273,7 +316,7 @@ grant create on schema ledger to loglineos_guard;
 alter function ledger.queue_request() owner to loglineos_guard;
 alter function ledger.claim_requests(timestamptz, integer, integer, integer, date, jsonb) owner to loglineos_guard;
 alter function ledger.newest_rows(uuid[]) owner to loglineos_guard;
-alter function ledger.extend_leases(uuid[], bigint[], timestamptz) owner to loglineos_guard;
+alter function ledger.extend_leases(uuid[], bigint[], integer) owner to loglineos_guard;
 alter function ledger.release_requests(uuid[], bigint[]) owner to loglineos_guard;
 alter function ledger.hold_requests(uuid[], bigint[]) owner to loglineos_guard;
 alter function ledger.lock_requests(uuid[]) owner to loglineos_guard;
@@ -284,7 +327,7 @@ revoke execute on function
   ledger.queue_request(),
   ledger.claim_requests(timestamptz, integer, integer, integer, date, jsonb),
   ledger.newest_rows(uuid[]),
-  ledger.extend_leases(uuid[], bigint[], timestamptz),
+  ledger.extend_leases(uuid[], bigint[], integer),
   ledger.release_requests(uuid[], bigint[]),
   ledger.hold_requests(uuid[], bigint[]),
   ledger.lock_requests(uuid[]),
@@ -293,7 +336,7 @@ from public;
 grant execute on function
   ledger.claim_requests(timestamptz, integer, integer, integer, date, jsonb),
   ledger.newest_rows(uuid[]),
-  ledger.extend_leases(uuid[], bigint[], timestamptz),
+  ledger.extend_leases(uuid[], bigint[], integer),
   ledger.release_requests(uuid[], bigint[]),
   ledger.hold_requests(uuid[], bigint[]),
   ledger.lock_requests(uuid[]),

@@ -48,9 +48,11 @@ export default async function main(ctx) {
   /** @param {Record<string, any>[]} closings */
   async function close(closings) {
     if (closings.length === 0) return;
+    const closed = closings.map(({ request_id }) => open.get(request_id));
     const { lost } = await ctx.complete(closings);
-    for (const { request_id, status } of closings) {
-      open.delete(request_id);
+    for (const [i, { request_id, status }] of closings.entries()) {
+      // What was given back, or is tried again soon, may be claimed anew by now: that claim goes on.
+      if (open.get(request_id) === closed[i]) open.delete(request_id);
       const end = lost.includes(request_id) ? 'lost' : status;
       sum.ended[end] = (sum.ended[end] ?? 0) + 1;
     }

@@ -56,11 +56,11 @@ export async function claimRequests(
   }));
 }
 
-/** The heartbeat: these claims hold until then, where they still do. */
-export async function extendLeases(database: Database, claims: RequestClaim[], until: Date): Promise<void> {
+/** The heartbeat: from now on these claims hold for so long, where they still do. */
+export async function extendLeases(database: Database, claims: RequestClaim[], leaseMs: number): Promise<void> {
   await database.query({
     text: 'select ledger.extend_leases($1, $2, $3)',
-    values: [...claimColumns(claims), until.toISOString()],
+    values: [...claimColumns(claims), leaseMs],
   });
 }
 

@@ -66,6 +66,12 @@ interface Closing {
   isViolation: boolean;
 }
 
+/** A claim and how it ends. By its own claim: the same request may be claimed anew while it is closed. */
+interface Ending {
+  open: Open;
+  closing: Closing;
+}
+
 /**
  * Requests behind `ctx.claim('requests')`: leased from the queue, run as their owner, closed with an execution and a new
  * version in one statement that holds only while the lease's fence does.
@@ -81,6 +87,7 @@ export class RequestWork implements Work {
   readonly #proved = new Set<string>();
   #heartbeat: NodeJS.Timeout | undefined;
   #leaseMs = LEASE_MS.default;
+  #isEnded = false;
 
   constructor(tick: Tick) {
     this.#tick = tick;
@@ -98,9 +105,13 @@ export class RequestWork implements Work {
     const { database, limits } = this.#tick;
     const now = this.#tick.now();
     const claims = await claimRequests(database, { now, limit, reserve, leaseMs: this.#leaseMs, limits });
-    for (const claim of claims) this.#open.set(claim.request.id, opened(claim));
+    const opens = claims.map(opened);
+    if (this.#isEnded) {
+      await this.#release(opens);
+      return { work: [] };
+    }
+    for (const open of opens) this.#open.set(open.claim.request.id, open);
     this.#beat();
-    const opens = claims.map(({ request }) => this.#open.get(request.id) as Open);
     await this.#fetchFunctions(opens);
     for (const open of opens) open.refusal = this.#refusalOf(open);
     return { work: opens.map(described) };
@@ -123,24 +134,33 @@ export class RequestWork implements Work {
   }
 
   async complete(items: Record<string, unknown>[]) {
-    const closings = items.map(readClosing).filter(({ requestId }) => this.#open.has(requestId));
-    await this.#release(closings.filter(({ status }) => status === 'released').map(({ requestId }) => requestId));
+    const endings = items.map(readClosing).flatMap((closing): Ending[] => {
+      const open = this.#open.get(closing.requestId);
+      return open === undefined ? [] : [{ open, closing }];
+    });
+    for (const { open, closing } of endings) {
+      if (closing.status === 'complete' && open.execution === null) {
+        throw new KernelError('NOT_RUN', `request ${closing.requestId} did not run`);
+      }
+    }
+    await this.#release(endings.filter(({ closing }) => closing.status === 'released').map(({ open }) => open));
 
     const owners = byOwner(
-      closings.filter(({ status }) => status !== 'released'),
-      ({ requestId }) => (this.#open.get(requestId) as Open).identity,
+      endings.filter(({ closing }) => closing.status !== 'released'),
+      ({ open }) => open.identity,
     );
     const lost = (await Promise.all(owners.map(({ identity, items }) => this.#close(identity, items)))).flat();
-    for (const { requestId, status } of closings) {
-      this.#open.delete(requestId);
-      this.#tick.counters.closed(lost.includes(requestId) ? 'lost' : status);
+    for (const { open, closing } of endings) {
+      if (this.#open.get(closing.requestId) === open) this.#open.delete(closing.requestId);
+      this.#tick.counters.closed(lost.includes(closing.requestId) ? 'lost' : closing.status);
     }
-    return { done: closings.length - lost.length, lost };
+    return { done: endings.length - lost.length, lost };
   }
 
   async end(): Promise<void> {
+    this.#isEnded = true;
     clearInterval(this.#heartbeat);
-    await this.#release([...this.#open.keys()]);
+    await this.#release([...this.#open.values()]);
   }
 
   /** Each owner's functions, as that owner may see them: the newest version of each, fetched once a claim. */
@@ -242,14 +262,22 @@ export class RequestWork implements Work {
   /** Signed now, while other functions run. */
   #execution(open: Open, fn: StoredSpan, result: SandboxResult): Execution {
     const context = contextOf(this.#tick, open.identity);
+    const sealed = (draft: SpanDraft) => ({ draft, row: sealDraft(draft, context) });
     const draft = this.#executionDraft(open, fn, result);
     try {
-      return { draft, row: sealDraft(draft, context) };
+      return sealed(draft);
     } catch (error) {
       if (!(error instanceof InputError)) throw error;
       const refused = { code: 'OUTPUT_NOT_STORABLE', message: `the result cannot be stored: ${error.message}` };
       const withoutOutput = { ...draft, status: 'error', output: null, error: refused };
-      return { draft: withoutOutput, row: sealDraft(withoutOutput, context) };
+      try {
+        return sealed(withoutOutput);
+      } catch (error) {
+        if (!(error instanceof InputError)) throw error;
+        // It ran all the same. The request has the input, which all but fills a span.
+        const message = `result and input cannot be stored (${error.code})`;
+        return sealed({ ...withoutOutput, input: null, error: { ...refused, message } });
+      }
     }
   }
 
@@ -294,42 +322,45 @@ export class RequestWork implements Work {
 
   /**
    * Close requests of one owner. Those that somebody else has by now are left out, and named. A statement that met
-   * another writer, or may not have arrived, is sent again: if it did arrive, no fence holds any more.
+   * another writer, or may not have arrived, is sent again: if it did arrive, no fence holds any more. What the ledger
+   * refuses for good ends dead with next to nothing in it, so that it does not come back for ever.
    */
-  async #close(identity: Identity, closings: Closing[]): Promise<string[]> {
-    const rows = new Map<string, string[]>();
-    for (const closing of closings) rows.set(closing.requestId, this.#rowsOf(closing));
-    let remaining = closings.map(({ requestId }) => requestId);
+  async #close(identity: Identity, endings: Ending[]): Promise<string[]> {
+    const rows = new Map(endings.map((ending) => [ending, this.#rowsOf(ending)]));
+    let remaining = endings;
     const lost: string[] = [];
-    for (let attempt = 1; remaining.length > 0; ) {
+    for (let attempt = 1, isMinimal = false; remaining.length > 0; ) {
       try {
         const gone = await closeRequests(
           this.#tick.database,
           identity,
-          this.#claimsOf(remaining),
-          remaining.flatMap((id) => rows.get(id) as string[]),
-          remaining.filter((id) => this.#open.get(id)?.execution === null),
+          claimsOf(remaining.map(({ open }) => open)),
+          remaining.flatMap((ending) => rows.get(ending) as string[]),
+          remaining.filter(({ open }) => open.execution === null).map(({ closing }) => closing.requestId),
         );
         if (gone.length === 0) break;
         lost.push(...gone);
-        remaining = remaining.filter((id) => !gone.includes(id));
+        remaining = remaining.filter(({ closing }) => !gone.includes(closing.requestId));
       } catch (error) {
-        const mayPass = error instanceof UpstreamError || error instanceof ConflictError;
+        const [only, ...others] = remaining as [Ending, ...Ending[]];
+        const mayPass =
+          error instanceof UpstreamError ||
+          error instanceof ConflictError ||
+          // A database that is read-only for now, or lacks something for now; no request is the reason.
+          (error instanceof InputError && error.code === 'SQL_REFUSED');
         if (mayPass && attempt < CLOSE_ATTEMPTS_MAX) {
           await sleep(CLOSE_RETRY_MS * attempt++);
-        } else if (remaining.length === 1) {
-          this.#tick.log({
-            level: 'error',
-            message: 'a request cannot be closed',
-            id: remaining[0],
-            error: String(error),
-          });
-          return [...lost, ...remaining];
-        } else {
+        } else if (others.length > 0) {
           // One of them is in the way: each for itself.
-          const alone = remaining.map((id) => closings.filter(({ requestId }) => requestId === id));
-          for (const one of alone) lost.push(...(await this.#close(identity, one)));
+          for (const one of remaining) lost.push(...(await this.#close(identity, [one])));
           return lost;
+        } else if (mayPass || isMinimal) {
+          const id = only.closing.requestId;
+          this.#tick.log({ level: 'error', message: 'a request cannot be closed', id, error: String(error) });
+          return [...lost, id];
+        } else {
+          isMinimal = true;
+          rows.set(only, [this.#minimalRow(only, error)]);
         }
       }
     }
@@ -337,17 +368,43 @@ export class RequestWork implements Work {
   }
 
   /** The execution if there is one, the request's next version, and what a refusal leaves beside it. */
-  #rowsOf(closing: Closing): string[] {
-    const { claim, identity, execution } = this.#open.get(closing.requestId) as Open;
-    if (closing.status === 'complete' && execution === null) {
-      throw new KernelError('NOT_RUN', `request ${closing.requestId} did not run`);
-    }
+  #rowsOf(ending: Ending): string[] {
+    const { open, closing } = ending;
+    const { claim, identity, execution } = open;
     const context = contextOf(this.#tick, identity);
-    return [
-      ...(execution === null ? [] : [execution.row]),
-      sealDraft(this.#versionDraft(claim.request, closing, execution), context, claim.request),
-      ...(closing.isViolation ? [sealDraft(this.#violationDraft(claim, closing), context)] : []),
-    ];
+    const executed = execution === null ? [] : [execution.row];
+    try {
+      return [
+        ...executed,
+        sealDraft(this.#versionDraft(claim.request, closing, execution), context, claim.request),
+        ...(closing.isViolation ? [sealDraft(this.#violationDraft(claim, closing), context)] : []),
+      ];
+    } catch (error) {
+      if (!(error instanceof InputError)) throw error;
+      return [...executed, this.#minimalRow(ending, error)];
+    }
+  }
+
+  /** The end of a request whose next version no span can hold, or the ledger refuses: nothing of the request's own. */
+  #minimalRow({ open, closing }: Ending, reason: unknown): string {
+    const { claim, identity, execution } = open;
+    const { request } = claim;
+    const now = this.#tick.now().toISOString();
+    const code = reason instanceof LogLineError ? reason.code : 'INTERNAL';
+    closing.status = 'dead';
+    const draft: SpanDraft = {
+      id: request.id,
+      entity_type: request.entity_type,
+      who: 'kernel:request_worker',
+      did: DID.dead,
+      at: now,
+      parent_id: request.parent_id ?? null,
+      status: 'dead',
+      attempt: execution === null ? (request.attempt ?? 0) : attemptOf(request),
+      finished_at: now,
+      error: { code: 'VERSION_NOT_STORABLE', message: `the request's next version cannot be stored (${code})` },
+    };
+    return sealDraft(draft, contextOf(this.#tick, identity), request);
   }
 
   #versionDraft(request: StoredSpan, closing: Closing, execution: Execution | null): SpanDraft {
@@ -392,21 +449,16 @@ export class RequestWork implements Work {
     };
   }
 
-  #claimsOf(ids: string[]): RequestClaim[] {
-    return ids.map((requestId) => ({ requestId, fence: (this.#open.get(requestId) as Open).claim.fence }));
-  }
-
-  async #release(ids: string[]): Promise<void> {
-    if (ids.length > 0) await releaseRequests(this.#tick.database, this.#claimsOf(ids));
+  async #release(opens: Open[]): Promise<void> {
+    if (opens.length > 0) await releaseRequests(this.#tick.database, claimsOf(opens));
   }
 
   /** What is open stays ours; missed beats cost nothing until the lease has run out. */
   #beat(): void {
     if (this.#heartbeat !== undefined) return;
     const beat = async () => {
-      const { database, now } = this.#tick;
       if (this.#open.size === 0) return;
-      await extendLeases(database, this.#claimsOf([...this.#open.keys()]), new Date(now().getTime() + this.#leaseMs));
+      await extendLeases(this.#tick.database, claimsOf([...this.#open.values()]), this.#leaseMs);
     };
     this.#heartbeat = setInterval(() => {
       beat().catch((error) => this.#tick.log({ level: 'warn', message: 'a heartbeat failed', error: String(error) }));
@@ -419,6 +471,10 @@ const DID = { complete: 'completed', error: 'failed', dead: 'gave_up' } as const
 
 function opened(claim: ClaimedRequest): Open {
   return { claim, identity: ownerOf(claim.request), fn: null, refusal: null, startedAt: null, execution: null };
+}
+
+function claimsOf(opens: Open[]): RequestClaim[] {
+  return opens.map(({ claim }) => ({ requestId: claim.request.id, fence: claim.fence }));
 }
 
 /** What the kernel sees of a claimed request: enough to decide. */

@@ -84,6 +84,19 @@ function close(claims: ClaimedRequest[], more: object = { status: 'complete' }, 
 const places = (): Promise<Place[]> =>
   admin.query({ text: 'select * from ledger.request_queue order by position' }) as Promise<unknown> as Promise<Place[]>;
 
+/** As if their workers had not been heard of for the time of a lease. */
+async function expire(claims?: ClaimedRequest[]): Promise<void> {
+  const text = `update ledger.request_queue set leased_until = clock_timestamp()
+                 where state = 'leased' and ($1::uuid[] is null or request_id = any($1))`;
+  await admin.query({ text, values: [claims === undefined ? null : idsOf(claims)] });
+}
+
+async function leasedForMs(): Promise<number> {
+  const text = `select (extract(epoch from min(leased_until) - clock_timestamp()) * 1000)::float8 as ms
+                  from ledger.request_queue where state = 'leased'`;
+  return (await admin.query<{ ms: number }>({ text }))[0]?.ms as number;
+}
+
 async function statesOf(): Promise<string[]> {
   return (await places()).map(({ state }) => state);
 }
@@ -131,11 +144,39 @@ describe('a claim', () => {
     expect(idsOf(await claim(1, { now: due }))).toEqual([id]);
   });
 
+  it('lets nobody’s few that are due wait behind the many of another', async () => {
+    const due = { scheduled_at: later(3_600_000).toISOString() };
+    for (let i = 0; i < 3; i++) await request(Array(700).fill(due));
+    const few = await request(Array(10).fill({ scheduled_at: later(3_601_000).toISOString() }), BOB);
+    const claims = await claim(100, { now: later(3_602_000) });
+    const bobs = idsOf(claims.filter(({ request: { tenant_id } }) => tenant_id === BOB.tenantId));
+    expect(bobs.sort()).toEqual([...few].sort());
+    const count = async (state: string) => (await statesOf()).filter((one) => one === state).length;
+    expect(await count('delayed'), 'not all at once').toBeGreaterThan(1_000);
+    await claim(1, { now: later(3_602_000) });
+    await claim(1, { now: later(3_602_000) });
+    expect(await count('delayed')).toBe(0);
+  });
+
+  it('takes no more than it can hold: about 8 MB, or one request', async () => {
+    const input = 'x'.repeat(1_000_000);
+    const large = await request(Array(12).fill({ input }));
+    await request([{ input }, {}], BOB);
+    const claims = await claim(100);
+    const of = (tenantId: string) => claims.filter(({ request: { tenant_id } }) => tenant_id === tenantId).length;
+    expect(of('acme') + of('bolt')).toBeGreaterThan(6);
+    expect(of('acme')).toBeLessThanOrEqual(9);
+    expect(of('bolt')).toBe(2);
+    const rest = await claim(100);
+    expect(of('acme') + rest.length).toBe(large.length);
+  });
+
   it('draws a higher fence each time, and says how many workers were lost', async () => {
     await request([{}]);
     const [first] = await claim(1);
-    expect(await claim(1, { now: later(LEASE_MS - 1_000) })).toEqual([]);
-    const [second] = await claim(1, { now: later(LEASE_MS + 1_000) });
+    expect(await claim(1)).toEqual([]);
+    await expire();
+    const [second] = await claim(1);
     expect(BigInt(second?.fence as string)).toBeGreaterThan(BigInt(first?.fence as string));
     expect([first?.takeovers, second?.takeovers]).toEqual([0, 1]);
   });
@@ -143,11 +184,23 @@ describe('a claim', () => {
   it('holds for as long as its worker is heard of', async () => {
     await request([{}]);
     const claims = await claim(1);
-    await extendLeases(database, claimsOf(claims), later(5 * LEASE_MS));
-    expect(await claim(1, { now: later(4 * LEASE_MS) })).toEqual([]);
-    expect(await claim(1, { now: later(6 * LEASE_MS) })).toHaveLength(1);
-    await extendLeases(database, claimsOf(claims), later(100 * LEASE_MS));
-    expect(await claim(1, { now: later(20 * LEASE_MS) }), 'whoever lost it cannot keep it').toHaveLength(1);
+    await expire();
+    await extendLeases(database, claimsOf(claims), 5 * LEASE_MS);
+    expect(await claim(1)).toEqual([]);
+    expect(await leasedForMs()).toBeGreaterThan(5 * LEASE_MS - 2_000);
+    await expire();
+    expect(await claim(1)).toHaveLength(1);
+    await extendLeases(database, claimsOf(claims), 100 * LEASE_MS);
+    expect(await leasedForMs(), 'whoever lost it cannot keep it').toBeLessThanOrEqual(LEASE_MS);
+  });
+
+  it.each([-3_600_000, 3_600_000])('holds by the clock of the database, not that of a worker %i ms off', async (ms) => {
+    await request([{ scheduled_at: later(-7_200_000).toISOString() }]);
+    await claim(1, { now: later(ms) });
+    const leasedFor = await leasedForMs();
+    expect(leasedFor).toBeGreaterThan(LEASE_MS - 2_000);
+    expect(leasedFor).toBeLessThanOrEqual(LEASE_MS);
+    expect(await claim(1, { now: later(3_600_000) })).toEqual([]);
   });
 
   it('that is given back is there at once, and is nobody else’s fault', async () => {
@@ -242,14 +295,14 @@ describe("a tenant's day", () => {
   it('is taken from once for an attempt, whoever works on it, and again for the next', async () => {
     await request([{}]);
     await claim(1);
-    const again = await claim(1, { now: later(2 * LEASE_MS), limits: { daily: 1 } });
+    await expire();
+    const again = await claim(1, { limits: { daily: 1 } });
     expect(again.map(({ isGranted }) => isGranted)).toEqual([true]);
     expect(await usage('acme')).toBe(1);
     await close(again, { status: 'error', attempt: 1 });
     expect((await claim(1, { limits: { daily: 1 } })).map(({ isGranted }) => isGranted)).toEqual([false]);
-    expect(
-      (await claim(1, { now: later(2 * LEASE_MS), limits: { daily: 2 } })).map(({ isGranted }) => isGranted),
-    ).toEqual([true]);
+    await expire();
+    expect((await claim(1, { limits: { daily: 2 } })).map(({ isGranted }) => isGranted)).toEqual([true]);
     expect(await usage('acme')).toBe(2);
   });
 
@@ -265,6 +318,29 @@ describe("a tenant's day", () => {
     expect(await usage('acme')).toBe(2);
     expect(await closing(claims.slice(1))).toEqual([]);
     expect(await usage('acme')).toBe(0);
+  });
+
+  it.each<[string, object]>([
+    ['is cancelled', { status: 'cancelled' }],
+    ['is deleted', { is_deleted: true }],
+    ['is given up', { status: 'dead' }],
+  ])('gets back what an attempt took that was given back and %s while it waited', async (_, more) => {
+    const [id] = await request(many(3));
+    const claims = await claim(3);
+    await releaseRequests(database, claimsOf(claims));
+    expect(await usage('acme')).toBe(3);
+    await appendSpans(database, [draft({ id: id as string, ...more })], contextOf());
+    expect(await usage('acme')).toBe(2);
+    const [waiting] = await request([{}]);
+    await appendSpans(database, [draft({ id: waiting as string, ...more })], contextOf());
+    expect(await usage('acme'), 'what never took one gives none back').toBe(2);
+  });
+
+  it('gets nothing back for what is cancelled while a worker has it: it may have run', async () => {
+    const [id] = await request([{}]);
+    await claim(1);
+    await appendSpans(database, [draft({ id: id as string, status: 'cancelled' })], contextOf());
+    expect(await usage('acme')).toBe(1);
   });
 
   it('of none at all grants nothing, but to what asks to pass it', async () => {
@@ -295,8 +371,8 @@ describe('closing', () => {
   it('with an older fence is refused and writes nothing, for the others either', async () => {
     await request([{}, {}]);
     const late = await claim(2);
-    await extendLeases(database, claimsOf(late.slice(1)), later(9 * LEASE_MS));
-    const taken = await claim(2, { now: later(2 * LEASE_MS) });
+    await expire(late.slice(0, 1));
+    const taken = await claim(2);
     expect(idsOf(taken)).toEqual(idsOf(late.slice(0, 1)));
     const count = async () => (await admin.query({ text: 'select 1 from ledger.universal_registry' })).length;
     const before = await count();
@@ -457,7 +533,7 @@ describe('the queue made anew from the ledger', () => {
     await close(claims.slice(1, 2), { status: 'dead' });
     const content = () =>
       admin.query({
-        text: `select request_id, tenant_id, owner_id, function_id, position, priority, due_at, is_forced,
+        text: `select request_id, tenant_id, owner_id, function_id, position, priority, due_at, is_forced, bytes,
                       case state when 'leased' then 'ready' else state end as state
                  from ledger.request_queue order by request_id`,
       });

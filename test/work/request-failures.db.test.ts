@@ -157,6 +157,73 @@ describe('a request that may not run', () => {
   it('uses nothing of the day', async () => expect(await installation.usage(CAROL.tenantId)).toBe(0));
 });
 
+describe('a request whose end cannot be recorded as it is', () => {
+  /** The largest of a kind that may still be requested; the last 20 characters are left. */
+  async function largest(functionId: string, of: (length: number) => [RequestOptions, object?]): Promise<string> {
+    for (let length = 1024 * 1024; ; length -= 20) {
+      const [options, more] = of(length);
+      try {
+        const [id] = await requestRuns(installation, functionId, ALICE, [{ maxAttempts: 1, ...options }], more);
+        return id as string;
+      } catch (error) {
+        if ((error as { code?: string }).code !== 'SPAN_TOO_LARGE') throw error;
+      }
+    }
+  }
+  const expectWorking = async () => expect((await ended('return 1')).last.status).toBe('complete');
+
+  it.each(['return 1', 'throw 1'])('(its input fills a span; %s) is dead, and its run is recorded', async (code) => {
+    const fn = await installation.appendFunction(code);
+    const before = await installation.usage(ALICE.tenantId);
+    const { executions, versions, last } = await endOf(
+      await largest(fn.id, (length) => [{ input: 'x'.repeat(length) }]),
+    );
+    expect(last).toMatchObject({ seq: 1, status: 'dead', attempt: 1, input: null, related_to: null });
+    expect(last.error.code).toBe('VERSION_NOT_STORABLE');
+    expect(versions[0].input.length).toBeGreaterThan(1_040_000);
+    expect(executions.map(({ status, input, error }) => [status, input, error.code])).toEqual([
+      ['error', null, 'OUTPUT_NOT_STORABLE'],
+    ]);
+    expect(await installation.usage(ALICE.tenantId)).toBe(before + 1);
+    await expectWorking();
+  });
+
+  it('(what it is related to fills a span) is dead, with its execution as it was', async () => {
+    const fn = await installation.appendFunction('return 1');
+    const related = (length: number) => ({ related_to: Array(Math.ceil(length / 39)).fill(fn.id) });
+    const { executions, last } = await endOf(await largest(fn.id, (length) => [{}, related(length)]));
+    expect(last).toMatchObject({ status: 'dead', related_to: null, error: { code: 'VERSION_NOT_STORABLE' } });
+    expect(executions.map(({ status, output }) => [status, output])).toEqual([['complete', 1]]);
+    await expectWorking();
+  });
+
+  it('(it may not run, and its input fills a span) is dead', async () => {
+    const id = await largest('7f000000-0000-4000-8000-00000000dead', (length) => [{ input: 'x'.repeat(length) }]);
+    const { executions, last } = await endOf(id);
+    expect(executions).toEqual([]);
+    expect(last).toMatchObject({ status: 'dead', attempt: 0, error: { code: 'VERSION_NOT_STORABLE' } });
+    await expectWorking();
+  });
+
+  it('(the ledger refuses it for good) is dead, while its neighbours end as they do', async () => {
+    await installation.admin.query(`
+      create function refuse() returns trigger language plpgsql as $$
+      begin raise exception 'not this' using errcode = '22000'; end $$;
+      create trigger refuse before insert on ledger.universal_registry for each row
+        when (new.entity_type = 'execution' and new.output = '"poison"') execute function refuse()`);
+    const fn = await installation.appendFunction('return input');
+    const inputs = ['one', 'poison', 'two'].map((input) => ({ input }));
+    const ids = await requestRuns(installation, fn.id, ALICE, inputs);
+    const ends = await Promise.all(ids.map(endOf));
+    expect(ends.map(({ last }) => [last.status, last.output, last.error?.code])).toEqual([
+      ['complete', 'one', undefined],
+      ['dead', null, 'VERSION_NOT_STORABLE'],
+      ['complete', 'two', undefined],
+    ]);
+    expect(ends.map(({ executions }) => executions.length)).toEqual([1, 0, 1]);
+  });
+});
+
 describe('a request that says something odd', () => {
   it.concurrent.each<[string, RequestOptions]>([
     ['a wait that is no number', { metadata: { retry: { backoff_ms: 'soon' } } }],

@@ -38,6 +38,14 @@ const versions = (id: string) => installation.spans('id = $1', [id]);
 const statuses = async (id: string) => (await versions(id)).map(({ status }) => status);
 const context = () => ({ ...contextOf(ALICE), now: () => new Date() });
 
+/** Let versions of requests of which this is so take half a second each to be written. */
+async function slowToWrite(condition: string): Promise<void> {
+  await installation.admin.query(`
+    create function delay() returns trigger language plpgsql as $$ begin perform pg_sleep(0.5); return new; end $$;
+    create trigger delay before insert on ledger.universal_registry for each row
+      when (new.entity_type = 'request' and ${condition}) execute function delay()`);
+}
+
 async function request(code: string, count = 1): Promise<string[]> {
   const fn = await installation.appendFunction(code);
   return requestRuns(
@@ -142,6 +150,80 @@ describe('the request worker', () => {
     expect(answer.output).toEqual({ claimed: 1, ended: { dead: 1 } });
     expect((await versions(id as string)).at(-1)).toMatchObject({ status: 'dead', error: { code: 'LOST' } });
     expect(await executions([id as string])).toEqual([]);
+  });
+
+  it('whose kernel ends while it claims gives back what it gets then', async () => {
+    const id = '00000000-0000-4000-8000-00000000f003';
+    const code = `export default async function main(ctx) {
+      void ctx.claim('requests', { limit: 5, lease_ms: 1_000 });
+      await ctx.outcomes(300);
+      throw new Error('on purpose');
+    }`;
+    await installation.seed(() => {}, [{ id, name: 'hasty_worker', code }]);
+    await request('return 1', 2);
+    await installation.admin.query('begin');
+    await installation.admin.query(`select pg_advisory_xact_lock(hashtextextended('loglineos claim_requests', 0))`);
+    const shift = workShift(
+      installation.container(),
+      { ...ROLES['request-worker'], kernelId: id },
+      { endOfTime: new Date(Date.now() + 600_000) },
+    );
+    await Promise.race([shift, new Promise((resolve) => setTimeout(resolve, 1_500))]);
+    await installation.admin.query('commit');
+    await shift;
+    const isBack = async () => (await openRequests(installation, `state = 'ready' and fence is not null`)) === 2;
+    await until(isBack, 5_000);
+    expect(await openRequests(installation, `state = 'ready' and takeovers = 0`), 'at once').toBe(2);
+  });
+
+  it('keeps what it has claimed anew while the claim before is being closed', async () => {
+    const id = '00000000-0000-4000-8000-00000000f003';
+    const code = `export default async function main(ctx) {
+      const { work } = await ctx.claim('requests', { limit: 2 });
+      const [first, second] = work.map(({ request_id }) => request_id);
+      const closing = ctx.complete([
+        { request_id: first, status: 'released' },
+        { request_id: second, status: 'dead', error: { code: 'SLOW', message: 'to write' } },
+      ]);
+      let again = [];
+      while (again.length === 0) again = (await ctx.claim('requests', { limit: 1 })).work;
+      await closing;
+      await ctx.run([first]);
+      const { outcomes } = await ctx.outcomes(5_000);
+      return ctx.complete(outcomes.map(({ request_id, status }) => ({ request_id, status })));
+    }`;
+    await installation.seed(() => {}, [{ id, name: 'hasty_worker', code }]);
+    await slowToWrite(`new.status = 'dead'`);
+    const [first] = await request('return input.n', 2);
+    const answer = await workShift(
+      installation.container(),
+      { ...ROLES['request-worker'], kernelId: id },
+      { endOfTime: new Date(Date.now() + 600_000) },
+    );
+    expect(answer).toMatchObject({ ok: true, output: { done: 1, lost: [] } });
+    expect(await expectEachEndedOnce([first as string])).toEqual([]);
+  });
+
+  it('goes on when what failed comes back before its neighbours of that time are closed', async () => {
+    // A claim looks late enough to find Alice's request again, while Bob's is still being closed.
+    await slowToWrite(`new.status = 'error' and new.tenant_id = 'bolt'`);
+    await installation.admin.query(`
+      alter function ledger.claim_requests(timestamptz, integer, integer, integer, date, jsonb) rename to claim_late;
+      create function ledger.claim_requests(timestamptz, integer, integer, integer, date, jsonb)
+      returns table (
+        request_id uuid, fence bigint, takeovers integer, is_granted boolean, quota_used integer, quota_limit integer
+      ) language plpgsql as $$
+      begin perform pg_sleep(0.1); return query select * from ledger.claim_late($1, $2, $3, $4, $5, $6); end $$`);
+    const options = { input: { until: Date.now() + 2_500 }, metadata: { retry: { backoff_ms: 0 } } };
+    const ids: string[] = [];
+    for (const owner of [ALICE, BOB]) {
+      const fn = await installation.appendFunction('while (Date.now() < input.until); throw 1', {}, owner);
+      ids.push(...(await requestRuns(installation, fn.id, owner, [options])));
+    }
+    start();
+    await until(isQuiet);
+    expect(await worker?.stop()).toMatchObject({ ok: true, output: { claimed: 6, ended: { error: 4, dead: 2 } } });
+    expect(await executions(ids)).toHaveLength(6);
   });
 
   it('cannot be booted into the queue by anybody', async () => {
