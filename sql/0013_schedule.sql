@@ -10,14 +10,26 @@ create table ledger.schedule (
 );
 alter table ledger.schedule owner to loglineos_owner;
 create index schedule_due on ledger.schedule (next_due_at nulls first);
+create index schedule_tenant on ledger.schedule (tenant_id);
 
 grant select on ledger.schedule to loglineos_auditor;
 grant select, insert, update, delete on ledger.schedule to loglineos_guard;
 
 create function ledger.schedule_function() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  scheduled_max constant integer := 1000; -- for each tenant but the system
 begin
   if new.status = 'scheduled' and new.is_deleted is not true then
+    if new.tenant_id <> 'system' then
+      -- One after the other, or many at once would each count the others out.
+      perform pg_advisory_xact_lock(hashtextextended('loglineos limits of ' || new.tenant_id, 0));
+      if (select count(*) from ledger.schedule s where s.tenant_id = new.tenant_id and s.function_id <> new.id)
+         >= scheduled_max then
+        raise exception 'a tenant may have % scheduled functions', scheduled_max
+          using errcode = 'LL008', column = 'status';
+      end if;
+    end if;
     insert into ledger.schedule as s (function_id, seq, tenant_id, owner_id, done_until)
       values (new.id, new.seq, new.tenant_id, new.owner_id, new.at)
       on conflict (function_id) do update
@@ -28,14 +40,18 @@ begin
   return null;
 end $$;
 
--- Functions that are due, or whose next due time nobody has worked out yet.
+-- Functions that are due, or whose next due time nobody has worked out yet. Tenants take turns: however many functions
+-- one of them has, the first of another is not behind them.
 create function ledger.due_schedules(p_now timestamptz, p_limit integer)
 returns table (function_id uuid, seq integer, done_until timestamptz)
 language sql security definer set search_path = pg_catalog, pg_temp as $$
-  select s.function_id, s.seq, s.done_until
-    from ledger.schedule s
-   where s.next_due_at is null or s.next_due_at <= p_now
-   order by s.next_due_at nulls first
+  select due.function_id, due.seq, due.done_until
+    from (
+      select s.*, row_number() over (partition by s.tenant_id order by s.next_due_at nulls first) as turn
+        from ledger.schedule s
+       where s.next_due_at is null or s.next_due_at <= p_now
+    ) due
+   order by due.turn, due.next_due_at nulls first
    limit p_limit
 $$;
 

@@ -14,19 +14,36 @@ create table ledger.policy_cursor (
   paused_until timestamptz
 );
 alter table ledger.policy_cursor owner to loglineos_owner;
+create index policy_cursor_tenant on ledger.policy_cursor (tenant_id);
 grant select on ledger.policy_cursor to loglineos_auditor;
 grant select, insert, update, delete on ledger.policy_cursor to loglineos_guard;
+
+-- The day before the first that a policy is to be asked about: yesterday's, unless it says that it begins later. What
+-- it says of the past is its client's to say, and would be years of days; and no day has more than four digits of year.
+create function ledger.day_before_policy(p_at timestamptz) returns date
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select (greatest(statement_timestamp(), least(p_at, '9999-12-31Z')) at time zone 'UTC')::date - 1
+$$;
 
 create function ledger.track_policy() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+  active_max constant integer := 100; -- for each tenant but the system
   wanted text := coalesce(new.content ->> 'trigger', 'span');
   from_start boolean := wanted = 'expiry';
 begin
   if new.status = 'active' and new.is_deleted is not true and new.code is not null then
+    if new.tenant_id <> 'system' then
+      -- One after the other, or many at once would each count the others out.
+      perform pg_advisory_xact_lock(hashtextextended('loglineos limits of ' || new.tenant_id, 0));
+      if (select count(*) from ledger.policy_cursor c where c.tenant_id = new.tenant_id and c.policy_id <> new.id)
+         >= active_max then
+        raise exception 'a tenant may have % active policies', active_max using errcode = 'LL008', column = 'status';
+      end if;
+    end if;
     insert into ledger.policy_cursor as c (policy_id, seq, tenant_id, owner_id, trigger, tx_id, position, day)
       values (new.id, new.seq, new.tenant_id, new.owner_id, wanted, case when from_start then '0' else new.tx_id end,
-              case when from_start then 0 else new.position end, (new.at at time zone 'UTC')::date - 1)
+              case when from_start then 0 else new.position end, ledger.day_before_policy(new.at))
       on conflict (policy_id) do update
         set seq = excluded.seq, trigger = excluded.trigger, failures = 0, paused_until = null,
             -- with another trigger it stands where a new policy would
@@ -76,27 +93,28 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select c.* from ledger.policy_cursor c where c.paused_until is null or c.paused_until <= p_now
 $$;
 
--- Settled spans of all tenants after a place, in order: p_limit of them, and not much more than p_bytes.
+-- Settled spans of all tenants after a place, in order: p_limit of them, and p_bytes with the last of them. They are
+-- counted as text, as the reader gets them: what is compressed here is not there.
 create function ledger.policy_window(p_tx_id xid8, p_position bigint, p_limit integer, p_bytes bigint)
 returns setof ledger.universal_registry
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  span ledger.universal_registry;
+  bytes bigint := 0;
 begin
   perform set_config('app.user_id', 'policy_agent', true), set_config('app.tenant_id', 'system', true);
-  return query
-    select (sized.span).*
-      from (
-        select r as span, sum(pg_column_size(r)) over (order by r.tx_id, r.position) - pg_column_size(r) as bytes_before
-          from (
-            select t.* from ledger.universal_registry t
-             where t.tx_id < pg_snapshot_xmin(pg_current_snapshot())
-               and (t.tx_id, t.position) > (p_tx_id, p_position)
-               and t.is_deleted is not true
-             order by t.tx_id, t.position
-             limit p_limit
-          ) r
-      ) sized
-     where sized.bytes_before < p_bytes
-     order by (sized.span).tx_id, (sized.span).position;
+  for span in
+    select t.* from ledger.universal_registry t
+     where t.tx_id < pg_snapshot_xmin(pg_current_snapshot())
+       and (t.tx_id, t.position) > (p_tx_id, p_position)
+       and t.is_deleted is not true
+     order by t.tx_id, t.position
+     limit p_limit
+  loop
+    return next span;
+    bytes := bytes + octet_length(span::text);
+    exit when bytes >= p_bytes;
+  end loop;
 end $$;
 
 -- Give numbers to what has expired. Drawn one transaction after the other, so that whoever sees a number sees all lower ones.
@@ -111,19 +129,29 @@ begin
    where e.span_id = due.span_id;
 end $$;
 
--- Newest versions of spans that have expired, after a number, in order.
-create function ledger.expired_spans(p_after bigint, p_limit integer)
+-- Newest versions of spans that have expired, after a number, in order: bounded as policy_window is.
+create function ledger.expired_spans(p_after bigint, p_limit integer, p_bytes bigint)
 returns table (number bigint, span ledger.universal_registry)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  expired record;
+  bytes bigint := 0;
 begin
   perform set_config('app.user_id', 'policy_agent', true), set_config('app.tenant_id', 'system', true);
-  return query
+  for expired in
     select due.number, latest.span
       from (select e.span_id, e.number from ledger.expiry e where e.number > p_after order by e.number limit p_limit) due
      cross join lateral (
        select r as span from ledger.universal_registry r where r.id = due.span_id order by r.seq desc limit 1
      ) latest
-     order by due.number;
+     order by due.number
+  loop
+    number := expired.number;
+    span := expired.span;
+    return next;
+    bytes := bytes + octet_length(span::text);
+    exit when bytes >= p_bytes;
+  end loop;
 end $$;
 
 -- What functions did on a day (UTC), for each tenant that ran any.
@@ -225,12 +253,13 @@ begin
 end $$;
 
 grant create on schema ledger to loglineos_guard;
+alter function ledger.day_before_policy(timestamptz) owner to loglineos_guard;
 alter function ledger.track_policy() owner to loglineos_guard;
 alter function ledger.watch_expiry() owner to loglineos_guard;
 alter function ledger.active_policies(timestamptz) owner to loglineos_guard;
 alter function ledger.policy_window(xid8, bigint, integer, bigint) owner to loglineos_guard;
 alter function ledger.number_expired(timestamptz, integer) owner to loglineos_guard;
-alter function ledger.expired_spans(bigint, integer) owner to loglineos_guard;
+alter function ledger.expired_spans(bigint, integer, bigint) owner to loglineos_guard;
 alter function ledger.day_summary(date) owner to loglineos_guard;
 alter function ledger.advance_policy(uuid, integer, xid8, bigint, date, xid8, bigint, date, integer, timestamptz)
   owner to loglineos_guard;
@@ -239,22 +268,24 @@ alter function ledger.work_snapshot(timestamptz) owner to loglineos_guard;
 revoke create on schema ledger from loglineos_guard;
 
 revoke execute on function
+  ledger.day_before_policy(timestamptz),
   ledger.track_policy(),
   ledger.watch_expiry(),
   ledger.active_policies(timestamptz),
   ledger.policy_window(xid8, bigint, integer, bigint),
   ledger.number_expired(timestamptz, integer),
-  ledger.expired_spans(bigint, integer),
+  ledger.expired_spans(bigint, integer, bigint),
   ledger.day_summary(date),
   ledger.advance_policy(uuid, integer, xid8, bigint, date, xid8, bigint, date, integer, timestamptz),
   ledger.pass_policies(uuid[], xid8, bigint, xid8, bigint),
   ledger.work_snapshot(timestamptz)
 from public;
+grant execute on function ledger.day_before_policy(timestamptz) to loglineos_owner;
 grant execute on function
   ledger.active_policies(timestamptz),
   ledger.policy_window(xid8, bigint, integer, bigint),
   ledger.number_expired(timestamptz, integer),
-  ledger.expired_spans(bigint, integer),
+  ledger.expired_spans(bigint, integer, bigint),
   ledger.day_summary(date),
   ledger.advance_policy(uuid, integer, xid8, bigint, date, xid8, bigint, date, integer, timestamptz),
   ledger.pass_policies(uuid[], xid8, bigint, xid8, bigint),

@@ -29,13 +29,14 @@ begin
 
   delete from ledger.request_queue;
   insert into ledger.request_queue (
-    request_id, tenant_id, owner_id, function_id, position, priority, state, due_at, is_forced
+    request_id, tenant_id, owner_id, function_id, position, priority, state, due_at, is_forced, bytes
   )
     select r.id, r.tenant_id, r.owner_id, r.parent_id,
            (select max(s.position) from ledger.universal_registry s where s.id = r.id and s.status = 'scheduled'),
            coalesce(r.priority, 0),
            case when r.status = 'dead' then 'dead' when r.scheduled_at > clock_timestamp() then 'delayed' else 'ready' end,
-           coalesce(r.scheduled_at, r.at), coalesce(r.metadata ? 'force', false)
+           coalesce(r.scheduled_at, r.at), coalesce(r.metadata ? 'force', false),
+           octet_length(r::text)
       from ledger.current_span r
      where r.entity_type = 'request' and r.status in ('scheduled', 'error', 'dead') and r.is_deleted is not true;
 
@@ -48,33 +49,26 @@ begin
       from ledger.current_span f
      where f.entity_type = 'function' and f.status = 'scheduled' and f.is_deleted is not true;
 
-  -- A policy has read at least as far as the last thing it acted on, and nothing from before it became active. What it
-  -- reads again it does not do again: the ids of its actions follow from what they answer.
+  -- A policy has read at least as far as the last thing it acted on, and its newest version acts on nothing from before
+  -- it: what it reads again it does not do again, as the ids of its actions follow from what they answer, but what an
+  -- older version let be it might. What still waited for the older one is passed over.
   delete from ledger.policy_cursor;
   insert into ledger.policy_cursor (policy_id, seq, tenant_id, owner_id, trigger, tx_id, position, day)
     select p.id, p.seq, p.tenant_id, p.owner_id, coalesce(p.content ->> 'trigger', 'span'),
            reached.place[1]::text::xid8, reached.place[2]::bigint,
-           greatest(acted.day, (first.at at time zone 'UTC')::date - 1)
+           coalesce(acted.day, ledger.day_before_policy(p.at))
       from ledger.current_span p
-     cross join lateral (
-       select r.tx_id, r.position, r.at from ledger.universal_registry r
-        where r.id = p.id and not exists (
-          select from ledger.universal_registry later
-           where later.id = r.id and later.seq >= r.seq
-             and (later.status = 'active' and later.is_deleted is not true and later.code is not null) is not true)
-        order by r.seq limit 1
-     ) first
       left join (
-        select a.metadata #>> '{policy,id}' as policy_id,
+        select a.metadata #>> '{policy,id}' as policy_id, a.metadata #>> '{policy,seq}' as seq,
                max(array[a.metadata #>> '{policy,tx_id}', a.metadata #>> '{policy,position}']::numeric[]) as place,
                max((a.metadata #>> '{policy,day}')::date) as day
           from ledger.universal_registry a
          where a.metadata ? 'policy'
-         group by 1
-      ) acted on acted.policy_id = p.id::text
+         group by 1, 2
+      ) acted on acted.policy_id = p.id::text and acted.seq = p.seq::text
      cross join lateral (
        select case when p.content ->> 'trigger' = 'expiry' then '{0,0}'
-                   else greatest(acted.place, array[first.tx_id::text, first.position::text]::numeric[]) end as place
+                   else greatest(acted.place, array[p.tx_id::text, p.position::text]::numeric[]) end as place
      ) reached
      where p.entity_type = 'policy' and p.status = 'active' and p.is_deleted is not true and p.code is not null;
 

@@ -81,11 +81,11 @@ export async function numberExpiredSpans(database: Database, now: Date, limit: n
 export async function readExpiredSpans(
   database: Database,
   after: PolicyPlace,
-  limit: number,
+  bounds: { spans: number; bytes: number },
 ): Promise<{ span: StoredSpan; place: PolicyPlace }[]> {
   const rows = await database.query<Row>({
-    text: 'select number::text, (span).* from ledger.expired_spans($1, $2)',
-    values: [after.position, limit],
+    text: 'select number::text, (span).* from ledger.expired_spans($1, $2, $3)',
+    values: [after.position, bounds.spans, bounds.bytes],
     types: spanTypes,
   });
   return rows.map(({ number, ...row }) => ({ span: toSpan(row), place: { ...after, position: number as string } }));

@@ -31,22 +31,6 @@ export interface PolicyAnswer {
 
 /** Columns that the host sets. */
 const HOST_COLUMNS = [...ASSIGNED_COLUMNS, 'seq', 'who', 'at', 'owner_id', 'tenant_id', 'caused_by', 'trace_id'];
-/** What only the system says; and code, which comes from people alone, so that no policy makes policies without end. */
-export const RESERVED_TYPES: ReadonlySet<string> = new Set([
-  'boot_event',
-  'execution',
-  'request',
-  'policy_violation',
-  'policy_error',
-  'schedule_error',
-  'provider_execution',
-  'manifest',
-  'loader',
-  'function',
-  'policy',
-  'provider',
-  'api_token',
-]);
 
 /** What has nothing to do with the spans. */
 const CODE_ERRORS = new Set(['CODE_INVALID', 'CODE_REFUSED']);
@@ -59,9 +43,9 @@ const STAND_INS = {
 };
 
 /**
- * Ask a policy about spans, in the untrusted sandbox, all spans of one tenant together. If that meets a limit, they are
- * asked one by one up to the one that does it, so that one span costs the others nothing. Code that cannot run at all
- * has no answers: its spans wait until it is mended.
+ * Ask a policy about spans, in the untrusted sandbox, all of them together. If that meets a limit, they are asked one by
+ * one up to the one that does it, so that one span costs the others nothing. Code that cannot run at all has no answers:
+ * its spans wait until it is mended.
  *
  * @returns answers in the order of the spans, as far as all were asked; `limit` is what kept others from being asked
  *   together or at all, and the error of the span that met it.
@@ -73,39 +57,29 @@ export async function askPolicy(
   spans: StoredSpan[],
   now: Date,
 ): Promise<{ answers: PolicyAnswer[]; limit: { code: string; message: string } | null }> {
-  const tenants = new Map<string, StoredSpan[]>();
-  for (const span of spans) tenants.set(span.tenant_id, [...(tenants.get(span.tenant_id) ?? []), span]);
-
-  const answers = new Map<StoredSpan, PolicyAnswer>();
-  let limit: { code: string; message: string } | null = null;
-  for (const [tenant, ofTenant] of tenants) {
-    const together = await evaluate(sandbox, policy, tenant, ofTenant, now);
-    if (together.error === null) {
-      for (const answer of together.answers) answers.set(answer.span, answer);
-      continue;
-    }
-    limit = together.error;
-    if (CODE_ERRORS.has(limit.code)) break;
-    const until = performance.now() + ONE_BY_ONE_MS;
-    for (const span of ofTenant) {
-      const { error, answers: own } = await evaluate(sandbox, policy, tenant, [span], now);
-      answers.set(span, own[0] ?? { span, actions: [], error });
-      if (error !== null || performance.now() > until) break;
-    }
+  if (spans.length === 0) return { answers: [], limit: null };
+  const { answers: together, error: limit } = await evaluate(sandbox, policy, spans, now);
+  if (limit === null || CODE_ERRORS.has(limit.code)) return { answers: together, limit };
+  const answers: PolicyAnswer[] = [];
+  const until = performance.now() + ONE_BY_ONE_MS;
+  for (const span of spans) {
+    const { error, answers: own } = await evaluate(sandbox, policy, [span], now);
+    answers.push(own[0] ?? { span, actions: [], error });
+    if (error !== null || performance.now() > until) break;
   }
-  const unanswered = spans.findIndex((span) => !answers.has(span));
-  const until = unanswered === -1 ? spans.length : unanswered;
-  return { answers: spans.slice(0, until).map((span) => answers.get(span) as PolicyAnswer), limit };
+  return { answers, limit };
 }
 
-async function evaluate(sandbox: Sandbox, policy: PolicyRow, tenant: string, spans: StoredSpan[], now: Date) {
+async function evaluate(sandbox: Sandbox, policy: PolicyRow, spans: StoredSpan[], now: Date) {
   const { params } = (policy.content ?? {}) as { params?: Record<string, Json> };
   const context: Context = { params: params ?? {}, now: now.toISOString() };
   const interest = interestOf(policy);
   try {
     const result = await sandbox.run({
       trust: 'untrusted',
-      compartment: `tenant:${tenant}`,
+      // The system's, which a root key has signed, looks at many tenants: a child for each of them would make it wait
+      // for processes, and for the code of those tenants. Each run has a context of its own.
+      compartment: interest.isSystem ? 'system' : `tenant:${interest.tenantId}`,
       code: policy.code as string,
       codeHash: policy.curr_hash,
       fileName: `${policy.name ?? policy.id}.js`,
@@ -178,7 +152,7 @@ function checkEmitted(
   const isSet = (column: string) => emitted[column] !== undefined && emitted[column] !== null;
 
   const type = fields.text('entity_type', /^[\w:.-]{1,100}$/, 'letters, digits and :._-');
-  if (RESERVED_TYPES.has(type)) refuse('entity_type', `${type} is not a policy's to say`);
+  if (RESERVED_FOR_POLICIES.has(type)) refuse('entity_type', `${type} is not a policy's to say`);
   const assigned = HOST_COLUMNS.find(isSet);
   if (assigned !== undefined) refuse(assigned, 'is set by the host');
   if (isSet('visibility')) fields.text('visibility', /^(private|tenant)$/, 'private or tenant');

@@ -29,6 +29,8 @@ import { byOwner, contextOf, ownerOf, type Tick, type Work } from './tick.ts';
 /** Spans that are read at once, spans that one policy is asked about at once, and how many bytes of them. */
 const WINDOW_SPANS_MAX = 500;
 const WINDOW_BYTES_MAX = 8 * 1024 * 1024;
+/** Policies that are read at once: each may be as large as a span can be. */
+const FETCH_MAX = 20;
 const BATCH_SPANS_MAX = 200;
 /** Policies that one claim takes. */
 const CLAIM_MAX = 200;
@@ -36,6 +38,7 @@ const CLAIM_MAX = 200;
 const EXPIRED_MAX = 1_000;
 /** A day is summed up this much after its end: what ran until then is in the ledger. */
 const DAY_GRACE_MS = 60_000;
+const DAY_MS = 86_400_000;
 /** Times that a policy is asked while the sandbox takes nothing, and how long it waits between them. */
 const ASK_ATTEMPTS_MAX = 5;
 const ASK_AGAIN_MS = 500;
@@ -61,6 +64,8 @@ interface Batch {
   /** Why it cannot be asked at all. */
   refusal: { code: string; message: string } | null;
   answers: PolicyAnswer[];
+  /** The sandbox had no room for it: it was not asked, and is no better or worse than before. */
+  isPutOff: boolean;
 }
 
 /** What a kernel says of an asked policy. */
@@ -101,8 +106,9 @@ export class PolicyWork implements Work {
     new Fields(options, 'claim').end();
     const { database } = this.#tick;
     const now = this.#tick.now();
-    const cursors = (await readPolicyCursors(database, now)).filter(({ policyId }) => !this.#open.has(policyId));
-    await this.#fetchPolicies(cursors);
+    const active = await readPolicyCursors(database, now);
+    await this.#fetchPolicies(active);
+    const cursors = active.filter(({ policyId }) => this.#known.has(policyId) && !this.#open.has(policyId));
     const batches = [
       ...(await this.#newSpans(cursors.filter(({ trigger }) => trigger === 'span'))),
       ...(await this.#expiredSpans(
@@ -149,13 +155,16 @@ export class PolicyWork implements Work {
 
   /** Policies whose newest version is not known yet; each must prove itself, those of the system by a root key. */
   async #fetchPolicies(cursors: PolicyCursor[]): Promise<void> {
+    const active = new Set(cursors.map(({ policyId }) => policyId));
+    for (const id of this.#known.keys()) if (!active.has(id)) this.#known.delete(id);
     const missing = cursors.filter(({ policyId, seq }) => this.#known.get(policyId)?.seq !== seq);
-    if (missing.length === 0) return;
     const ids = missing.map(({ policyId }) => policyId);
-    for (const policy of await readAnyVersions(this.#tick.database, ids)) {
-      const interest = interestOf(policy);
-      const refusal = await this.#refusalOf(policy, interest);
-      this.#known.set(policy.id, { seq: policy.seq, policy, interest, refusal });
+    for (let i = 0; i < ids.length; i += FETCH_MAX) {
+      for (const policy of await readAnyVersions(this.#tick.database, ids.slice(i, i + FETCH_MAX))) {
+        const interest = interestOf(policy);
+        const refusal = await this.#refusalOf(policy, interest);
+        this.#known.set(policy.id, { seq: policy.seq, policy, interest, refusal });
+      }
     }
   }
 
@@ -200,8 +209,7 @@ export class PolicyWork implements Work {
   }
 
   #batchOf(cursor: PolicyCursor, window: StoredSpan[]): Batch | null {
-    const known = this.#known.get(cursor.policyId);
-    if (known === undefined) return null;
+    const known = this.#known.get(cursor.policyId) as KnownPolicy;
     const spans: StoredSpan[] = [];
     let loops = 0;
     let last = window.at(-1) as StoredSpan;
@@ -225,7 +233,10 @@ export class PolicyWork implements Work {
     await numberExpiredSpans(this.#tick.database, now, EXPIRED_MAX);
     const batches: Batch[] = [];
     for (const { from, group } of byPlace(cursors)) {
-      const expired = await readExpiredSpans(this.#tick.database, from, BATCH_SPANS_MAX);
+      const expired = await readExpiredSpans(this.#tick.database, from, {
+        spans: BATCH_SPANS_MAX,
+        bytes: WINDOW_BYTES_MAX,
+      });
       const last = expired.at(-1);
       if (last === undefined) continue;
       for (const cursor of group) {
@@ -241,11 +252,11 @@ export class PolicyWork implements Work {
 
   /** The next day that a policy has not done, if it has ended: one summary for each tenant. */
   async #endedDays(cursors: PolicyCursor[], now: Date): Promise<Batch[]> {
-    const today = new Date(now.getTime() - DAY_GRACE_MS).toISOString().slice(0, 10);
+    const lastEnded = new Date(now.getTime() - DAY_GRACE_MS - DAY_MS).toISOString().slice(0, 10);
     const batches: Batch[] = [];
     for (const cursor of cursors) {
+      if (cursor.place.day >= lastEnded) continue;
       const day = dayAfter(cursor.place.day);
-      if (day >= today) continue;
       const summaries = await readDaySummaries(this.#tick.database, day);
       const spans = summaries
         .map(({ tenantId, content }) => {
@@ -261,13 +272,12 @@ export class PolicyWork implements Work {
   }
 
   #wants({ policyId }: PolicyCursor, span: StoredSpan): boolean {
-    const known = this.#known.get(policyId);
-    return known !== undefined && appliesTo(known.interest, span) === 'yes';
+    return appliesTo((this.#known.get(policyId) as KnownPolicy).interest, span) === 'yes';
   }
 
   #batch(cursor: PolicyCursor, spans: StoredSpan[], places: PolicyPlace[], to: PolicyPlace, loops = 0): Batch {
     const { policy, interest, refusal } = this.#known.get(cursor.policyId) as KnownPolicy;
-    return { cursor, policy, interest, spans, places, to, loops, refusal, answers: [] };
+    return { cursor, policy, interest, spans, places, to, loops, refusal, answers: [], isPutOff: false };
   }
 
   async #ask(batch: Batch): Promise<object> {
@@ -280,12 +290,21 @@ export class PolicyWork implements Work {
       const errors = answers.filter(({ error }) => error !== null).map(({ error }) => error);
       return { policy_id, answered: answers.length, errors, limit, loops };
     } catch (error) {
+      if (error instanceof UpstreamError) {
+        batch.isPutOff = true;
+        batch.to = batch.cursor.place;
+        return { policy_id, answered: 0, errors: [], limit: null, loops: 0 };
+      }
       const { code, message } = error instanceof LogLineError ? error : { code: 'INTERNAL', message: String(error) };
       return { policy_id, answered: 0, errors: [], limit: { code, message }, loops };
     }
   }
 
-  /** That the sandbox has no room is no fault of the policy's. */
+  /**
+   * That the sandbox has no room is no fault of the policy's.
+   *
+   * @throws {UpstreamError} it had none all the time.
+   */
   async #askInTime(policy: StoredSpan, spans: StoredSpan[]): ReturnType<typeof askPolicy> {
     for (let attempt = 1; ; attempt++) {
       try {
@@ -334,7 +353,8 @@ export class PolicyWork implements Work {
     const actions = verdict.advances ? this.#drafts(batch) : [];
     const drafts = [...actions, ...verdict.errors.map((error) => this.#errorDraft(batch, error))];
     return this.#tick.database.transaction(AGENT, async (query) => {
-      if (!(await advancePolicy(query, batch.cursor, batch.to, verdict.failures, verdict.pausedUntil))) return false;
+      const failures = batch.isPutOff ? batch.cursor.failures : verdict.failures;
+      if (!(await advancePolicy(query, batch.cursor, batch.to, failures, verdict.pausedUntil))) return false;
       const latest = await readAnySeqs(query, [...new Set(drafts.map(({ id }) => id as string))]);
       // Each once. What was done before is not done again, and whoever continued a span meanwhile is not overruled.
       const fresh = drafts.filter(({ id, seq }) => {
@@ -389,7 +409,8 @@ export class PolicyWork implements Work {
     const isVersion = run === null && emit?.id != null;
     return {
       visibility: isVersion ? trigger.visibility : atMostTenant(interest.isSystem ? trigger : policy),
-      who: `policy:${policy.name ?? policy.id}`,
+      // A name is anybody's to give: only those of the system speak with theirs.
+      who: `policy:${(interest.isSystem ? policy.name : null) ?? policy.id}`,
       did: run === null ? 'emitted' : 'requested',
       ...draft,
       // The version after the one that was seen: whoever appended another meanwhile is not overruled.
@@ -521,5 +542,5 @@ function daySpan(id: string, tenantId: string, day: string, content: Record<stri
 }
 
 function dayAfter(day: string): string {
-  return new Date(Date.parse(`${day}T00:00:00Z`) + 86_400_000).toISOString().slice(0, 10);
+  return new Date(Date.parse(`${day}T00:00:00Z`) + DAY_MS).toISOString().slice(0, 10);
 }

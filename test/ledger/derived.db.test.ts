@@ -3,13 +3,19 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   appendSpans,
   type Database,
+  numberExpiredSpans,
+  type PolicyPlace,
+  readDueSchedules,
+  readExpiredSpans,
   readLostBoots,
+  readPolicyWindow,
   rebuildDerived,
   releaseExecution,
   reserveExecution,
   verifyLedger,
 } from '../../src/ledger/index.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
+import type { StoredSpan } from '../../src/span/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { trustedKeys } from '../support/keys.ts';
 import { ALICE, BOB, contextOf, draft } from '../support/spans.ts';
@@ -147,5 +153,58 @@ describe('readLostBoots', () => {
   it('does not let the transaction that asks see more afterwards', async () => {
     const seen = await database.query({ text: 'select count(*)::int as n from ledger.universal_registry' });
     expect(seen).toEqual([{ n: 0 }]);
+  });
+});
+
+describe('what policies are shown at once', () => {
+  const START: PolicyPlace = { txId: '0', position: '0', day: '2026-11-23' };
+  const MB = 1024 * 1024;
+  const EXPIRED = '2026-01-01T00:00:00.000Z';
+
+  it('is bounded in bytes as they are read, however well they are compressed, and is never nothing', async () => {
+    const large = Array.from({ length: 6 }, () => draft({ content: 'x'.repeat(MB / 2), expires_at: EXPIRED }));
+    for (const one of large) await appendSpans(database, [one], contextOf(ALICE));
+    const [small] = await appendSpans(database, [draft({ expires_at: EXPIRED })], contextOf(ALICE));
+    await numberExpiredSpans(database, new Date(), 1_000);
+
+    const all = await readPolicyWindow(database, START, { spans: 1_000, bytes: 100 * MB });
+    expect(all.at(-1)?.id).toBe(small?.id);
+    const { tx_id, position } = all.at(-8) as StoredSpan;
+    const after = { ...START, txId: String(tx_id), position: String(position) };
+    const windowOf = async (bytes: number) => (await readPolicyWindow(database, after, { spans: 100, bytes })).length;
+    expect(await windowOf(100 * MB)).toBe(7);
+    expect(await windowOf(MB)).toBe(2);
+    expect(await windowOf(1)).toBe(1);
+
+    const expiredOf = async (bytes: number) => (await readExpiredSpans(database, START, { spans: 100, bytes })).length;
+    expect(await expiredOf(100 * MB)).toBe(7);
+    expect(await expiredOf(MB)).toBe(2);
+    expect(await expiredOf(1)).toBe(1);
+  });
+});
+
+describe('functions that run by the clock', () => {
+  const scheduled = () =>
+    draft({ entity_type: 'function', status: 'scheduled', code: 'return 1', metadata: { schedule: 'PT1S' } });
+  const MANY = { userId: 'one', tenantId: 'many' };
+
+  it('take turns between tenants when they are due, and are so many for each', async () => {
+    for (let i = 0; i < 1_000; i += 250) {
+      await appendSpans(database, Array.from({ length: 250 }, scheduled), contextOf(MANY));
+    }
+    await expect(appendSpans(database, [scheduled()], contextOf(MANY))).rejects.toMatchObject({
+      code: 'CONSTRAINT_VIOLATED',
+      field: 'status',
+      message: 'a tenant may have 1000 scheduled functions',
+    });
+    const [own] = await appendSpans(database, [scheduled()], contextOf(BOB));
+    const due = await readDueSchedules(database, new Date(), 10);
+    expect(due).toHaveLength(10);
+    expect(due.map(({ span }) => span.id)).toContain(own?.id);
+    // One of them may have another version, or make room for another.
+    const id = due.find(({ span }) => span.tenant_id === MANY.tenantId)?.span.id as string;
+    await appendSpans(database, [{ ...scheduled(), id }], contextOf(MANY));
+    await appendSpans(database, [{ ...scheduled(), id, status: 'active' }], contextOf(MANY));
+    await appendSpans(database, [scheduled()], contextOf(MANY));
   });
 });

@@ -191,7 +191,10 @@ describe('npm run verify, on the folder of the local stack', () => {
       await stack.kill('SIGTERM');
 
       const stopped = await verify({ LOGLINEOS_HOME: home });
-      expect([stopped.code, stopped.report]).toEqual([0, running.report]);
+      expect([stopped.code, stopped.report]).toMatchObject([0, { ok: true, problems: [] }]);
+      // What it was doing has ended, and is there too.
+      expect(stopped.report.checked).toBeGreaterThanOrEqual(running.report.checked);
+      expect(await verify({ LOGLINEOS_HOME: home })).toEqual(stopped);
       expect(postmastersOf(home)).toEqual([]);
       const again = await StackProcess.start(home);
       expect(again.ready.boot).toMatchObject({ ok: true });

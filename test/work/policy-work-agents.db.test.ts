@@ -118,6 +118,24 @@ describe('an agent whose derived tables are made anew', () => {
     expect((await noted(id)).map(({ content }) => content.name)).toEqual(['again']);
   });
 
+  it('shows the newest version of a policy nothing from before it', async () => {
+    const code = (name: string) => `if (span.name !== '${name}') return [];
+      return [{ emit_span: { entity_type: 'noted', content: { seen: span.id, name: span.name } } }];`;
+    const id = await appendPolicy(installation, code('small'), 'parcel');
+    const agent = startBeside(installation.container(), 'policy-agent');
+    await append(installation, [{ entity_type: 'parcel', name: 'small' }]);
+    await until(async () => (await noted(id)).length === 1);
+    await append(installation, [{ entity_type: 'parcel', name: 'large' }]); // it reads this, and lets it be
+    await sleep(1_000);
+    await append(installation, [{ ...policyDraft(code('large'), 'parcel'), id }]);
+    await rebuild();
+    const [last] = await append(installation, [{ entity_type: 'parcel', name: 'large' }]);
+    await until(async () => (await noted(id)).length > 1);
+    await sleep(500);
+    await agent.stop();
+    expect((await noted(id)).slice(1).map(({ content }) => content.seen)).toEqual([last]);
+  });
+
   it('leaves alone what has expired and was shown before', async () => {
     const content = { trigger: 'expiry', match: { entity_type: ['lease'] } };
     const id = await appendPolicy(installation, TWICE, 'lease', { content });
@@ -135,23 +153,41 @@ describe('an agent whose derived tables are made anew', () => {
 
 describe('more policies than one turn can ask', () => {
   it('are asked in several', async () => {
-    const count = 1_100;
-    const policies = Array.from({ length: count / 2 }, () => policyDraft(TWICE, 'crowd'));
-    const halves = [await append(installation, policies), await append(installation, policies)];
+    const users = Array.from({ length: 11 }, (_, n) => ({ userId: 'one', tenantId: `crowd ${n}` }));
+    const count = users.length * 100;
+    const policies = Array.from({ length: 100 }, () => policyDraft(TWICE, 'crowd'));
+    const ids = await Promise.all(users.map((user) => append(installation, policies, user)));
     const agent = startBeside(installation.container(), 'policy-agent');
     const places = `select count(distinct (tx_id, position))::int as n from ledger.policy_cursor where trigger = 'span'`;
     await until(async () => (await installation.admin.query(places)).rows[0].n === 1);
-    await append(installation, [{ entity_type: 'crowd', name: 'a' }]);
-    const named = () => installation.spans(`entity_type = 'named' and who = 'policy:on crowd'`);
+    for (const user of users) await append(installation, [{ entity_type: 'crowd', name: 'a' }], user);
+    const named = () => installation.spans(`entity_type = 'named' and tenant_id like 'crowd %'`);
     await until(async () => (await named()).length >= count);
     expect(await agent.stop()).toMatchObject({ ok: true });
     expect(new Set((await named()).map(({ metadata }) => metadata.policy.id)).size).toBe(count);
-    for (const ids of halves) {
-      await append(
-        installation,
-        ids.map((id) => ({ id, entity_type: 'policy', status: 'retired' })),
-      );
+    for (const [i, user] of users.entries()) {
+      const retired = ids[i]?.map((id) => ({ id, entity_type: 'policy', status: 'retired' })) ?? [];
+      await append(installation, retired, user);
     }
+  });
+
+  it('are refused to one tenant, until it retires some', async () => {
+    const user = { userId: 'one', tenantId: 'many' };
+    const drafts = (count: number) => Array.from({ length: count }, () => policyDraft(TWICE, 'many'));
+    const ids = await append(installation, drafts(99), user);
+    const refusal = { code: 'CONSTRAINT_VIOLATED', field: 'status', message: 'a tenant may have 100 active policies' };
+    await expect(append(installation, drafts(2), user)).rejects.toMatchObject(refusal);
+    const last = await appendPolicy(installation, TWICE, 'many', {}, user);
+    await expect(append(installation, drafts(1), user)).rejects.toMatchObject(refusal);
+    await append(installation, [{ ...policyDraft(TWICE, 'many'), id: last }], user);
+    await append(installation, [{ ...policyDraft(TWICE, 'many'), code: null }], user); // rules alone are asked by nobody
+    await retire(installation, last, user);
+    await Promise.allSettled([1, 2, 3, 4].map(() => append(installation, drafts(1), user)));
+    const { rows } = await installation.admin.query(
+      `select count(*)::int as n from ledger.policy_cursor where tenant_id = 'many'`,
+    );
+    expect(rows[0].n).toBe(100);
+    expect(ids).toHaveLength(99);
   });
 
   it('or than the sandbox has room for, are asked again and not blamed', async () => {
@@ -165,6 +201,35 @@ describe('more policies than one turn can ask', () => {
       for (const id of ids) await until(async () => (await doneBy(small, id)).length === 2);
       expect(await agent.stop()).toMatchObject({ ok: true, output: { failed: 0 } });
       expect(await small.spans(`entity_type = 'policy_error'`)).toEqual([]);
+    } finally {
+      await small.close();
+    }
+  });
+});
+
+describe('a sandbox that has no room for a while', () => {
+  it('is no failure of the policies that wait for it, neither a new one nor an end of the old', async () => {
+    const small = await Installation.create({ maxChildren: 2, maxWaiting: 1 });
+    try {
+      await small.seed();
+      const id = await appendPolicy(small, TWICE, 'crowd');
+      await small.admin.query('update ledger.policy_cursor set failures = 2 where policy_id = $1', [id]);
+      await append(small, [{ entity_type: 'crowd', name: 'a' }]);
+      const limits = { timeoutMs: 5_000, memoryMb: 64, outputBytes: 1_000, calls: 0 };
+      const job = { trust: 'untrusted', compartment: 'tenant:acme', entry: 'on', input: null, limits } as const;
+      const code = 'export default function on() { for (;;); }';
+      const occupy = () => small.sandbox.run({ ...job, code, codeHash: '0'.repeat(64), fileName: 'hangs.js' });
+      const running = occupy();
+      await sleep(1_000); // in which its child has started
+      const waiting = occupy();
+      const agent = startBeside(small.container(), 'policy-agent');
+      await running;
+      const { rows } = await small.admin.query('select * from ledger.policy_cursor where policy_id = $1', [id]);
+      expect(rows[0]).toMatchObject({ failures: 2, paused_until: null });
+      await until(async () => (await doneBy(small, id)).length === 2);
+      expect(await agent.stop()).toMatchObject({ ok: true, output: { failed: 0 } });
+      expect(await small.spans(`entity_type = 'policy_error'`)).toEqual([]);
+      await waiting;
     } finally {
       await small.close();
     }
@@ -205,6 +270,31 @@ describe('a policy that asks for runs', () => {
 });
 
 describe('a policy of days', () => {
+  it.each(['0001-01-01T00:00:00.000Z', '9999-12-31T23:59:59.000Z'])(
+    'that says it is of %s stops nobody, and begins with yesterday at the earliest',
+    async (at) => {
+      const content = { trigger: 'day', match: { entity_type: ['day'] } };
+      const id = await appendPolicy(installation, TWICE, 'day', { content, at });
+      const other = await appendPolicy(installation, TWICE, 'beside');
+      const daysBehind = async () => {
+        const { rows } = await installation.admin.query(
+          `select (now() at time zone 'UTC')::date - day as days from ledger.policy_cursor where policy_id = $1`,
+          [id],
+        );
+        return rows[0].days;
+      };
+      for (const anew of [false, true]) {
+        if (anew) await rebuild();
+        expect(await daysBehind()).toBeLessThanOrEqual(1);
+        const agent = startBeside(installation.container(), 'policy-agent');
+        await append(installation, [{ entity_type: 'beside', name: 'a' }]);
+        await until(async () => (await noted(other)).length === (anew ? 2 : 1), 5_000);
+        expect(await agent.stop()).toMatchObject({ ok: true });
+      }
+      await retire(installation, id);
+    },
+  );
+
   it('is shown each day once it is over and settled, for each tenant', async () => {
     const content = { trigger: 'day', match: { entity_type: ['day'] } };
     // Without a key: each day is a span of its own.

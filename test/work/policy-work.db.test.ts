@@ -308,6 +308,14 @@ describe('a policy that does not prove itself', () => {
 });
 
 describe('actions', () => {
+  it("are said by the policy's id: a name is anybody's to give", async () => {
+    const type = newType();
+    const id = await appendPolicy(installation, NOTE, type, { name: 'quota' });
+    await append(installation, spansOf(type, 'a'));
+    await until(async () => (await doneBy(installation, id)).length === 1);
+    expect((await doneBy(installation, id)).map(({ who }) => who)).toEqual([`policy:${id}`]);
+  });
+
   it('with a key happen once for ever, those without once for each version', async () => {
     const type = newType();
     const code = `return [

@@ -200,6 +200,32 @@ describe('the observer', () => {
     await change(kept, null, { status: 'active' });
   });
 
+  it('lets no tenant wait for the many functions of another', async () => {
+    const many = { userId: 'one', tenantId: 'many' };
+    const draft = {
+      entity_type: 'function',
+      code: 'return input',
+      status: 'scheduled',
+      metadata: { schedule: 'PT1S' },
+    };
+    const ids = await append(
+      installation,
+      Array.from({ length: 950 }, () => draft),
+      many,
+    );
+    await until(async () => (await requestsOf(ids.at(-1) as string)).length > 0, 20_000);
+    const id = await appendScheduled({ schedule: 'PT1S' }, {}, BOB);
+    await until(async () => (await requestsOf(id)).length >= 6, 20_000);
+    const late = (await requestsOf(id)).map(({ at, scheduled_at }) => at.getTime() - scheduled_at.getTime());
+    expect(late.reduce((sum, ms) => sum + ms) / late.length, `ms late: ${late}`).toBeLessThan(500);
+    await change(id, null, { status: 'active' }, BOB);
+    await append(
+      installation,
+      ids.map((one) => ({ ...draft, id: one, status: 'active' })),
+      many,
+    );
+  });
+
   it('ends a schedule that counts its times', async () => {
     const id = await appendScheduled({ schedule: `R2/${inMs(500)}/PT1S` });
     await until(async () => (await requestsOf(id)).length === 2);
