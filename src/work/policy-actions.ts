@@ -1,7 +1,14 @@
 import { InputError } from '../errors.ts';
 import { Fields } from '../fields.ts';
 import type { Sandbox } from '../kernel/index.ts';
-import { ASSIGNED_COLUMNS, canonicalText, type HashableSpan, type Json, type StoredSpan } from '../span/index.ts';
+import {
+  ASSIGNED_COLUMNS,
+  canonicalText,
+  type HashableSpan,
+  type Json,
+  RESERVED_FOR_POLICIES,
+  type StoredSpan,
+} from '../span/index.ts';
 import type { Context } from './policy-contract.ts';
 import { interestOf, type PolicyInterest, type PolicyRow } from './policy-filter.ts';
 
