@@ -118,7 +118,8 @@ create function ledger.claim_requests(
   p_now timestamptz, p_limit integer, p_reserve integer, p_lease_ms integer, p_day date, p_limits jsonb
 )
 returns table (
-  request_id uuid, fence bigint, takeovers integer, is_granted boolean, quota_used integer, quota_limit integer
+  request_id uuid, fence bigint, takeovers integer, is_granted boolean, quota_used integer, quota_limit integer,
+  bytes integer
 )
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -233,7 +234,7 @@ begin
         from fenced n
        where q.request_id = n.id
       returning q.request_id, q.fence, q.takeovers, n.is_forced or not n.is_metered or n.turn <= granted,
-                used + least(n.turn, granted), daily_limit;
+                used + least(n.turn, granted), daily_limit, q.bytes;
   end loop;
 end $$;
 

@@ -18,18 +18,19 @@ export default async function main(ctx) {
   let isOver = false;
   let mayClaim = true;
   let lookedAt = 0;
+  let slots = SLOTS_MIN;
   // What has ended is closed while the next is claimed and run.
   let closing = Promise.resolve();
 
   while (!isOver || open.size > 0) {
     const now = Date.parse(ctx.now());
-    const free = SLOTS - open.size;
+    const free = slots - open.size;
     if (!isOver && mayClaim && free >= (now - lookedAt < LOOK_MS ? CLAIM_MIN : 1)) {
       lookedAt = now;
       const claimed = await ctx.claim('requests', { limit: free, reserve: RESERVE });
       isOver = claimed.is_over;
       sum.claimed += claimed.work.length;
-      for (const request of claimed.work) open.set(request.request_id, request);
+      for (const request of claimed.work) open.set(request.request_id, { ...request, claimed_at: now });
       const refused = claimed.work.filter((request) => request.refusal !== null || request.takeovers > TAKEOVERS_MAX);
       await close(refused.map(refusal));
       await ctx.run(claimed.work.map((request) => request.request_id).filter((id) => open.has(id)));
@@ -37,6 +38,10 @@ export default async function main(ctx) {
 
     const heard = await ctx.outcomes(open.size > 0 ? LOOK_MS : IDLE_MS);
     isOver ||= heard.is_over;
+    for (const { request_id } of heard.outcomes) {
+      const isSoon = Date.parse(ctx.now()) - open.get(request_id).claimed_at < SOON_MS;
+      slots = isSoon ? Math.min(slots + 1, SLOTS_MAX) : Math.max(slots - 1, SLOTS_MIN);
+    }
     await closing;
     closing = close(heard.outcomes.map((outcome) => decide(ctx, outcome, open.get(outcome.request_id))));
     if (isOver) await closing;
@@ -59,11 +64,17 @@ export default async function main(ctx) {
   }
 }
 
-/** Requests that are open at once, and how many of these are kept for tenants of whom nothing is worked on yet. */
-const SLOTS = 128;
-const RESERVE = 16;
+/**
+ * Requests that are open at once: more, as long as they have run this soon after they were claimed. What waits longer
+ * here would better wait for another worker.
+ */
+const SLOTS_MIN = 128;
+const SLOTS_MAX = 512;
+const SOON_MS = 500;
+/** How many of them are kept for tenants of whom nothing is worked on yet. */
+const RESERVE = 32;
 /** How many must be free for a look at the queue, so that it is worth it; after a while one is enough. */
-const CLAIM_MIN = RESERVE + 16;
+const CLAIM_MIN = RESERVE + 64;
 const LOOK_MS = 200;
 /** How long to wait for an outcome, or a hint of new work, before looking at the queue again. */
 const IDLE_MS = 1_000;

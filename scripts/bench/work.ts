@@ -24,8 +24,8 @@ const FUNCTION: SpanDraft = {
   code: 'return input.a + input.b',
   status: 'active',
 };
-const DRAIN_ROUNDS = 4;
-const DRAIN_REQUESTS = 5_000;
+const DRAIN_ROUNDS = 2;
+const DRAIN_REQUESTS = 10_000;
 const IDLE_REQUESTS = 60;
 const POLICY_SPANS = 5_000;
 const BATCH = 500;

@@ -19,6 +19,8 @@ export interface ClaimedRequest {
   request: StoredSpan;
   /** Who closes it must say this number; a later claim draws a higher one. */
   fence: string;
+  /** About as many as the request has. */
+  bytes: number;
   /** How many workers had this attempt and were not heard of again. */
   takeovers: number;
   /** False when the tenant's day is used up: it is to be closed, not run. */
@@ -40,16 +42,17 @@ export async function claimRequests(
   const { now, limit, reserve = 0, leaseMs, limits } = options;
   const rows = await database.query<Row>({
     text: `with claimed as materialized (select * from ledger.claim_requests($1, $2, $3, $4, $5, $6))
-           select c.fence::text as claim_fence, c.takeovers, c.is_granted, c.quota_used, c.quota_limit, r.*
+           select c.fence::text as claim_fence, c.bytes as claim_bytes, c.takeovers, c.is_granted, c.quota_used, c.quota_limit, r.*
              from claimed c
              join ledger.newest_rows((select array_agg(request_id) from claimed)) r on r.id = c.request_id
             order by c.fence`,
     values: [now.toISOString(), limit, reserve, leaseMs, now.toISOString().slice(0, 10), JSON.stringify(limits)],
     types: spanTypes,
   });
-  return rows.map(({ claim_fence, takeovers, is_granted, quota_used, quota_limit, ...row }) => ({
+  return rows.map(({ claim_fence, claim_bytes, takeovers, is_granted, quota_used, quota_limit, ...row }) => ({
     request: toSpan(row),
     fence: claim_fence as string,
+    bytes: claim_bytes as number,
     takeovers: takeovers as number,
     isGranted: is_granted as boolean,
     quota: { used: quota_used as number, limit: quota_limit as number },

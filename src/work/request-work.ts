@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { ConflictError, InputError, KernelError, LogLineError, UpstreamError } from '../errors.ts';
 import { Fields } from '../fields.ts';
 import type { SandboxJob, SandboxResult } from '../kernel/index.ts';
@@ -30,6 +30,10 @@ import { byOwner, contextOf, ownerOf, type Tick, type Work } from './tick.ts';
 
 /** Requests that one claim takes. */
 const CLAIM_MAX = 500;
+/** Bytes of requests that are open at once, and one claim more. */
+const OPEN_BYTES_MAX = 24 * 1024 * 1024;
+/** Requests whose hashes and signatures are made in one go. */
+const SLICE = 8;
 const LEASE_MS = { default: 15_000, min: 1_000, max: 300_000 };
 const OUTPUT_BYTES_MAX = 256 * 1024;
 /** A function ends this much before the boot must, so that its result can be recorded. */
@@ -102,6 +106,10 @@ export class RequestWork implements Work {
     fields.end();
     this.#leaseMs = Math.min(leaseMs, LEASE_MS.max);
 
+    let bytes = 0;
+    for (const { claim } of this.#open.values()) bytes += claim.bytes;
+    if (bytes >= OPEN_BYTES_MAX) return { work: [] };
+
     const { database, limits } = this.#tick;
     const now = this.#tick.now();
     const claims = await claimRequests(database, { now, limit, reserve, leaseMs: this.#leaseMs, limits });
@@ -113,7 +121,9 @@ export class RequestWork implements Work {
     for (const open of opens) this.#open.set(open.claim.request.id, open);
     this.#beat();
     await this.#fetchFunctions(opens);
-    for (const open of opens) open.refusal = this.#refusalOf(open);
+    await inSlices(opens, (open) => {
+      open.refusal = this.#refusalOf(open);
+    });
     return { work: opens.map(described) };
   }
 
@@ -326,7 +336,8 @@ export class RequestWork implements Work {
    * refuses for good ends dead with next to nothing in it, so that it does not come back for ever.
    */
   async #close(identity: Identity, endings: Ending[]): Promise<string[]> {
-    const rows = new Map(endings.map((ending) => [ending, this.#rowsOf(ending)]));
+    const rows = new Map<Ending, string[]>();
+    await inSlices(endings, (ending) => rows.set(ending, this.#rowsOf(ending)));
     let remaining = endings;
     const lost: string[] = [];
     for (let attempt = 1, isMinimal = false; remaining.length > 0; ) {
@@ -468,6 +479,14 @@ export class RequestWork implements Work {
 }
 
 const DID = { complete: 'completed', error: 'failed', dead: 'gave_up' } as const;
+
+/** Hashes and signatures of many take a while. Between a few of them the sandbox gets its next runs. */
+async function inSlices<T>(items: T[], work: (item: T) => void): Promise<void> {
+  for (let i = 0; i < items.length; i += SLICE) {
+    if (i > 0) await nextTurn();
+    items.slice(i, i + SLICE).forEach(work);
+  }
+}
 
 function opened(claim: ClaimedRequest): Open {
   return { claim, identity: ownerOf(claim.request), fn: null, refusal: null, startedAt: null, execution: null };

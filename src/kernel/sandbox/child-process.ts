@@ -3,6 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import { setPriority } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { InputError, LogLineError, UpstreamError } from '../../errors.ts';
 import { parseJson } from '../../span/json.ts';
@@ -26,6 +27,8 @@ import { readings } from './source.ts';
 // In a bundle the same file stands beside the bundle, so this expression must stay as it is.
 const BOOTSTRAP = fileURLToPath(new URL('./child.cjs', import.meta.url));
 const PAGE_BYTES = 4096;
+/** Of untrusted code: below the host's. */
+const NICENESS = 5;
 const O_CLOEXEC = 0o2000000;
 const MB = 1024 * 1024;
 
@@ -90,6 +93,8 @@ export class SandboxChild {
     this.gone = gone.promise;
     this.#process = launch(trust, memoryMbMax);
     this.pid = this.#process.pid;
+    // Whoever wakes it goes on: it is the host that has work for the other children.
+    if (trust === 'untrusted' && this.pid !== undefined) setPriority(this.pid, NICENESS);
     const { stdin, stdout } = this.#process as unknown as { stdin: Socket; stdout: Socket };
     this.#process.once('error', (error) => {
       this.#ended(error.message);
@@ -442,6 +447,8 @@ function launchArguments(trust: SandboxJob['trust'], memoryMbMax: number): strin
     // waits while it is cleared; a seed of its own for its hash tables would only guard a child against its own tenant.
     '--no-incremental-marking',
     '--no-rehash-snapshot',
+    // Its threads would only take turns with the processes that have work, and every one of them is memory.
+    '--single-threaded',
     BOOTSTRAP,
     trust,
   ];

@@ -349,24 +349,33 @@ function fresh() {
   return { context, door };
 }
 
-const head = BufferHere.alloc(4);
+const inbox = BufferHere.alloc(64 * 1024);
 
 /**
- * @param {Buffer} buffer filled completely; the process ends when the parent is gone
+ * @param {Buffer} buffer
+ * @param {number} have bytes that are there
+ * @param {number} wanted bytes that must be there, and more may; the process ends when the parent is gone
  */
-function fill(buffer) {
-  for (let at = 0; at < buffer.length; ) {
-    const count = readSync(0, buffer, at, buffer.length - at, null);
+function fill(buffer, have, wanted) {
+  while (have < wanted) {
+    const count = readSync(0, buffer, have, buffer.length - have, null);
     if (count === 0) exit(0);
-    at += count;
+    have += count;
   }
+  return have;
 }
 
+/** The next frame, as a rule by one call: the parent sends none before the last one is answered. */
 function read() {
-  fill(head);
-  const body = BufferHere.allocUnsafe(head.readUInt32LE(0));
-  fill(body);
-  return body.toString('utf8');
+  const have = fill(inbox, 0, 4);
+  const length = 4 + inbox.readUInt32LE(0);
+  let frame = inbox;
+  if (length > inbox.length) {
+    frame = BufferHere.allocUnsafe(length);
+    inbox.copy(frame, 0, 0, have);
+  }
+  fill(frame, have, length);
+  return frame.toString('utf8', 4, length);
 }
 
 /**
