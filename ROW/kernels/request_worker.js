@@ -69,7 +69,7 @@ export default async function main(ctx) {
  * here would better wait for another worker.
  */
 const SLOTS_MIN = 128;
-const SLOTS_MAX = 512;
+const SLOTS_MAX = 320;
 const SOON_MS = 500;
 /** How many of them are kept for tenants of whom nothing is worked on yet. */
 const RESERVE = 32;

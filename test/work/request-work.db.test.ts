@@ -211,7 +211,8 @@ describe('the request worker', () => {
       alter function ledger.claim_requests(timestamptz, integer, integer, integer, date, jsonb) rename to claim_late;
       create function ledger.claim_requests(timestamptz, integer, integer, integer, date, jsonb)
       returns table (
-        request_id uuid, fence bigint, takeovers integer, is_granted boolean, quota_used integer, quota_limit integer
+        request_id uuid, fence bigint, takeovers integer, is_granted boolean, quota_used integer, quota_limit integer,
+        bytes integer
       ) language plpgsql as $$
       begin perform pg_sleep(0.1); return query select * from ledger.claim_late($1, $2, $3, $4, $5, $6); end $$`);
     const options = { input: { until: Date.now() + 2_500 }, metadata: { retry: { backoff_ms: 0 } } };

@@ -26,7 +26,7 @@ export interface SandboxOptions {
 const DEFAULTS: SandboxOptions = {
   maxChildren: 4,
   // Starting a child takes 80 ms of a processor, a small run half a millisecond: here a seventh of all work is starts.
-  maxRunsPerChild: 5_000,
+  maxRunsPerChild: 10_000,
   maxRunsPerKernelChild: 10_000,
   maxWaiting: 256,
   maxWaitingInAll: 2_048,
