@@ -21,8 +21,33 @@ create view ledger.current_span with (security_invoker = true) as
      select from ledger.universal_registry later where later.id = r.id and later.seq > r.seq
    );
 
+-- Those of these versions that the caller may see, in this order, until they have p_bytes with the last of them. They are
+-- counted as text, as the reader gets them: what is compressed here is not there. What does not fit is not looked at.
+create function ledger.rows_within(p_ids uuid[], p_seqs integer[], p_bytes bigint)
+returns setof ledger.universal_registry
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  span ledger.universal_registry;
+  bytes bigint := 0;
+begin
+  for span in
+    select r.*
+      from unnest(p_ids, p_seqs) with ordinality wanted (id, seq, turn)
+      join ledger.universal_registry r on r.id = wanted.id and r.seq = wanted.seq
+     order by wanted.turn
+  loop
+    return next span;
+    bytes := bytes + octet_length(span::text);
+    exit when bytes >= p_bytes;
+  end loop;
+end $$;
+
 alter view ledger.visible_timeline owner to loglineos_owner;
 alter view ledger.settled_timeline owner to loglineos_owner;
 alter view ledger.current_span owner to loglineos_owner;
+alter function ledger.rows_within(uuid[], integer[], bigint) owner to loglineos_owner;
 grant select on ledger.visible_timeline, ledger.settled_timeline, ledger.current_span
+  to loglineos_app, loglineos_kernel, loglineos_auditor;
+revoke execute on function ledger.rows_within(uuid[], integer[], bigint) from public;
+grant execute on function ledger.rows_within(uuid[], integer[], bigint)
   to loglineos_app, loglineos_kernel, loglineos_auditor;

@@ -246,7 +246,7 @@ begin
         'paused', (select count(*) from ledger.policy_cursor where paused_until > p_now)))
       from (
         select q.state, q.due_at, q.state = 'ready' or (q.state = 'delayed' and q.due_at <= p_now)
-               or (q.state = 'leased' and q.leased_until <= p_now) as waits
+               or (q.state = 'leased' and q.leased_until <= clock_timestamp()) as waits
           from ledger.request_queue q
       ) w
   );

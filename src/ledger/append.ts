@@ -12,7 +12,7 @@ import {
 } from '../span/index.ts';
 import type { Database, Identity, Row, Statement, TransactionQuery } from './database.ts';
 import { latestVersionsStatement } from './read.ts';
-import { toSpan } from './rows.ts';
+import { toSpansById } from './rows.ts';
 
 /** Spans one append takes. */
 export const APPEND_BATCH_MAX = 1_000;
@@ -114,8 +114,7 @@ async function latestOfDrafts(
 ): Promise<Map<string, HashableSpan & { curr_hash: string }>> {
   const ids = drafts.filter((draft) => draft.id != null && draft.seq !== 0).map((draft) => draft.id as string);
   if (ids.length === 0) return new Map();
-  const rows = await query<Row>(latestVersionsStatement(identity, [...new Set(ids)]));
-  return new Map(rows.map(toSpan).map((span: StoredSpan) => [span.id, span]));
+  return toSpansById(await query<Row>(latestVersionsStatement(identity, [...new Set(ids)])));
 }
 
 /**

@@ -1,6 +1,6 @@
 import type { StoredSpan } from '../span/index.ts';
 import type { Database, Identity, Row, Statement, TransactionQuery } from './database.ts';
-import { listSpans } from './list-spans.ts';
+import { findSpans } from './list-spans.ts';
 import { spanTypes, toSpan } from './rows.ts';
 import { PAGE_MAX, pageText, readPage } from './span-filter.ts';
 import { type Cursor, cursorOf, parseCursor } from './timeline.ts';
@@ -29,35 +29,42 @@ export interface RequestRecord {
 
 /** The named requests that the identity may see, in the order of their names. */
 export async function readRequests(query: TransactionQuery, ids: string[]): Promise<RequestRecord[]> {
-  return (await query<Row>(requestsStatement(ids))).map(toRecord);
+  return (await query<Row>(requestsStatement(newestText('latest.*, wanted.ordinality'), ids))).map(toRecord);
 }
 
-/** The same, as far as one page may hold their bytes. `end` is where in `ids` they ended; null if all were held. */
+/** The same, as far as one page may hold their bytes. */
 async function readRequestPage(
   query: TransactionQuery,
   ids: string[],
-): Promise<{ requests: RequestRecord[]; end: number | null }> {
-  const statement = requestsStatement(ids);
-  const rows = await query<Row>({ ...statement, text: pageText(statement.text, 'r.turn') });
-  const { rows: held, isCut } = readPage(rows);
-  return { requests: held.map(toRecord), end: isCut ? Number(held.at(-1)?.turn) - 1 : null };
+): Promise<{ requests: RequestRecord[]; isCut: boolean }> {
+  const places = newestText('latest.id, latest.seq');
+  const { rows, isCut } = readPage(await query<Row>(requestsStatement(pageText(places), ids)));
+  return { requests: rows.map(toRecord), isCut };
 }
 
-function toRecord({ turn: _turn, created_at, queue_state, ...row }: Row): RequestRecord {
+function toRecord({ ordinality: _ordinality, created_at, queue_state, ...row }: Row): RequestRecord {
   return { request: toSpan(row), createdAt: created_at as string, state: queue_state as QueueState | null };
 }
 
-function requestsStatement(ids: string[]): Statement {
+/** Newest versions of those of `$1` that are requests, and whose first version can be seen too. */
+function newestText(columns: string): string {
+  return `select ${columns}
+            from unnest($1::uuid[]) with ordinality wanted (id, ordinality)
+           cross join lateral (
+             select r.* from ledger.universal_registry r where r.id = wanted.id order by r.seq desc limit 1
+           ) latest
+           where latest.entity_type = 'request'
+             and exists (select from ledger.universal_registry first where first.id = wanted.id and first.seq = 0)
+           order by wanted.ordinality`;
+}
+
+function requestsStatement(newest: string, ids: string[]): Statement {
   return {
-    text: `select latest.*, wanted.turn, first.at as created_at, place.state as queue_state
-             from unnest($1::uuid[]) with ordinality wanted (id, turn)
-            cross join lateral (
-              select r.* from ledger.universal_registry r where r.id = wanted.id order by r.seq desc limit 1
-            ) latest
-             join ledger.universal_registry first on first.id = wanted.id and first.seq = 0
-             left join ledger.request_places($1::uuid[]) place on place.request_id = wanted.id
-            where latest.entity_type = 'request'
-            order by wanted.turn`,
+    text: `select newest.*, first.at as created_at, place.state as queue_state
+             from (${newest}) newest
+             join ledger.universal_registry first on first.id = newest.id and first.seq = 0
+             left join ledger.request_places($1::uuid[]) place on place.request_id = newest.id
+            order by newest.ordinality`,
     values: [ids],
     types: spanTypes,
   };
@@ -102,26 +109,19 @@ export async function listRequests(
 ): Promise<{ requests: RequestRecord[]; before: Cursor | null }> {
   const pageSize = Math.min(limit, PAGE_MAX);
   const isQueued = filter.states !== undefined || QUEUED_STATUSES.includes(filter.status ?? '');
-  let found: { id: string; cursor: Cursor }[] = [];
-  let next: Cursor | null = null;
-  if (!isQueued) {
-    const spanFilter = { entity_type: 'request', status: filter.status, parent_id: filter.functionId };
-    const page = await listSpans(database, identity, spanFilter, before, pageSize);
-    found = page.spans.map((span) => ({ id: span.id, cursor: cursorOf(span) }));
-    next = page.before;
-  }
   return database.transaction(
     identity,
     async (query) => {
-      if (isQueued) {
-        found = await findQueuedRequests(query, filter, before, pageSize);
-        next = found.length < pageSize ? null : (found.at(-1)?.cursor ?? null);
-      }
-      const { requests, end } = await readRequestPage(
+      const spanFilter = { entity_type: 'request', status: filter.status, parent_id: filter.functionId };
+      const found = isQueued
+        ? await findQueuedRequests(query, filter, before, pageSize)
+        : await findSpans(query, identity, spanFilter, before, pageSize);
+      const { requests, isCut } = await readRequestPage(
         query,
         found.map(({ id }) => id),
       );
-      return { requests, before: end === null ? next : (found[end]?.cursor ?? null) };
+      const last = isCut ? found.find(({ id }) => id === requests.at(-1)?.request.id) : found[pageSize - 1];
+      return { requests, before: last?.cursor ?? null };
     },
     { readOnly: true },
   );

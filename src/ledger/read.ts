@@ -1,6 +1,6 @@
 import type { StoredSpan } from '../span/index.ts';
 import type { Database, Identity, Row, Statement } from './database.ts';
-import { spanTypes, toSpan } from './rows.ts';
+import { spanTypes, toSpan, toSpansById } from './rows.ts';
 
 export function latestVersionsStatement(identity: Identity, ids: string[]): Statement {
   return {
@@ -16,8 +16,18 @@ export async function readLatestVersions(
   identity: Identity,
   ids: string[],
 ): Promise<Map<string, StoredSpan>> {
-  const rows = await database.query<Row>(latestVersionsStatement(identity, ids));
-  return new Map(rows.map(toSpan).map((span) => [span.id, span]));
+  return toSpansById(await database.query<Row>(latestVersionsStatement(identity, ids)));
+}
+
+/** The first version of each span that the identity may see, by id. */
+export async function readFirstVersions(
+  database: Database,
+  identity: Identity,
+  ids: string[],
+): Promise<Map<string, StoredSpan>> {
+  const text = 'select * from ledger.universal_registry where id = any ($1) and seq = 0';
+  const statement = { text, values: [ids], types: spanTypes };
+  return toSpansById(await database.transaction(identity, (query) => query<Row>(statement), { readOnly: true }));
 }
 
 /** A newest version, and where its row lies: which changes with every update, so that an altered row is another one. */

@@ -90,6 +90,11 @@ function plainDecimal(value: number): string {
   return `${sign}0.${'0'.repeat(Number(exponent) - 1)}${whole}${fraction}`;
 }
 
+/** Rows that are each of another span, by its id. */
+export function toSpansById(rows: Record<string, unknown>[]): Map<string, StoredSpan> {
+  return new Map(rows.map(toSpan).map((span) => [span.id, span]));
+}
+
 /** A row of the registry with its null columns left out. */
 export function toSpan(row: Record<string, unknown>): StoredSpan {
   const span: Record<string, unknown> = {};

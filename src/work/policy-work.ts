@@ -24,7 +24,7 @@ import { FinishedList } from './finished-list.ts';
 import { askPolicy, type PolicyAction, type PolicyAnswer } from './policy-actions.ts';
 import { appliesTo, interestOf, type PolicyInterest, pathOf, placeOf } from './policy-filter.ts';
 import { requestDraft } from './request-draft.ts';
-import { byOwner, contextOf, ownerOf, type Tick, type Work } from './tick.ts';
+import { byOwner, contextOf, mayPass, ownerOf, type Tick, type Work } from './tick.ts';
 
 /** Spans that are read at once, spans that one policy is asked about at once, and how many bytes of them. */
 const WINDOW_SPANS_MAX = 500;
@@ -254,21 +254,25 @@ export class PolicyWork implements Work {
   async #endedDays(cursors: PolicyCursor[], now: Date): Promise<Batch[]> {
     const lastEnded = new Date(now.getTime() - DAY_GRACE_MS - DAY_MS).toISOString().slice(0, 10);
     const batches: Batch[] = [];
+    const days = new Map<string, StoredSpan[]>();
     for (const cursor of cursors) {
       if (cursor.place.day >= lastEnded) continue;
       const day = dayAfter(cursor.place.day);
-      const summaries = await readDaySummaries(this.#tick.database, day);
-      const spans = summaries
-        .map(({ tenantId, content }) => {
-          const id = this.#tick.derivedId('day', tenantId, day);
-          return daySpan(id, tenantId, day, content as Record<string, Json>);
-        })
-        .filter((span) => this.#wants(cursor, span));
+      const summed = days.get(day) ?? (await this.#sumUp(day));
+      days.set(day, summed);
+      const spans = summed.filter((span) => this.#wants(cursor, span));
       // A day is done when all of its tenants are.
       const places = spans.map(() => cursor.place);
       batches.push(this.#batch(cursor, spans, places, { ...cursor.place, day }));
     }
     return batches;
+  }
+
+  async #sumUp(day: string): Promise<StoredSpan[]> {
+    return (await readDaySummaries(this.#tick.database, day)).map(({ tenantId, content }) => {
+      const id = this.#tick.derivedId('day', tenantId, day);
+      return daySpan(id, tenantId, day, content as Record<string, Json>);
+    });
   }
 
   #wants({ policyId }: PolicyCursor, span: StoredSpan): boolean {
@@ -317,8 +321,9 @@ export class PolicyWork implements Work {
   }
 
   /**
-   * Commit a verdict. Where somebody else's version was first, or the database is away, nothing was written and it is
-   * asked again. What the ledger refuses for good must not hold the policy for ever: then its actions are an error.
+   * Commit a verdict. Where somebody else's version was first, or the database takes nothing for now, nothing was
+   * written and it is asked again. What the ledger refuses for good must not hold the policy for ever: then its actions
+   * are an error.
    */
   async #settle(batch: Batch, verdict: Verdict): Promise<boolean> {
     const { policyId } = batch.cursor;
@@ -329,10 +334,10 @@ export class PolicyWork implements Work {
     } catch (error) {
       if (!(error instanceof LogLineError)) throw error;
       this.#tick.log({ level: 'warn', message: 'a policy could not be committed', policyId, error: String(error) });
-      const conflicts = (this.#conflicts.get(policyId) ?? 0) + 1;
+      const conflicts = (this.#conflicts.get(policyId) ?? 0) + (error.kind === 'conflict' ? 1 : 0);
       this.#conflicts.set(policyId, conflicts);
-      if (error.kind === 'upstream' || (error.kind === 'conflict' && conflicts < CONFLICTS_MAX)) return false;
-      this.#conflicts.delete(policyId);
+      if (mayPass(error) && (error.kind !== 'conflict' || conflicts < CONFLICTS_MAX)) return false;
+      if (batch.answers.length === 0 && verdict.errors.length === 0) return false; // nothing of the policy's is refused
       // What can be done is done: up to the half of it, as often as it takes to find the one that cannot.
       const half = Math.floor(batch.answers.length / 2);
       const place = batch.places[half - 1];

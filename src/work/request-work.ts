@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
-import { ConflictError, InputError, KernelError, LogLineError, UpstreamError } from '../errors.ts';
+import { InputError, KernelError, LogLineError, UpstreamError } from '../errors.ts';
 import { Fields } from '../fields.ts';
 import type { SandboxJob, SandboxResult } from '../kernel/index.ts';
 import {
@@ -26,12 +26,14 @@ import {
 } from '../span/index.ts';
 import { FinishedList } from './finished-list.ts';
 import type { ExecutionStatus } from './metrics.ts';
-import { byOwner, contextOf, ownerOf, type Tick, type Work } from './tick.ts';
+import { byOwner, contextOf, mayPass, ownerOf, type Tick, type Work } from './tick.ts';
 
 /** Requests that one claim takes. */
 const CLAIM_MAX = 500;
-/** Bytes of requests that are open at once, and one claim more. */
+/** Bytes of requests and their functions that are open at once, and one claim and one fetch more. */
 const OPEN_BYTES_MAX = 24 * 1024 * 1024;
+/** Functions that are fetched at once: each may be as large as a span can be. */
+const FETCH_MAX = 8;
 /** Requests whose hashes and signatures are made in one go. */
 const SLICE = 8;
 const LEASE_MS = { default: 15_000, min: 1_000, max: 300_000 };
@@ -89,6 +91,8 @@ export class RequestWork implements Work {
   readonly #open = new Map<string, Open>();
   readonly #finished: FinishedList;
   readonly #proved = new Set<string>();
+  /** How many bytes each function has that is fetched. */
+  readonly #functionBytes = new WeakMap<StoredSpan, number>();
   #heartbeat: NodeJS.Timeout | undefined;
   #leaseMs = LEASE_MS.default;
   #isEnded = false;
@@ -106,9 +110,7 @@ export class RequestWork implements Work {
     fields.end();
     this.#leaseMs = Math.min(leaseMs, LEASE_MS.max);
 
-    let bytes = 0;
-    for (const { claim } of this.#open.values()) bytes += claim.bytes;
-    if (bytes >= OPEN_BYTES_MAX) return { work: [] };
+    if (this.#openBytes() >= OPEN_BYTES_MAX) return { work: [] };
 
     const { database, limits } = this.#tick;
     const now = this.#tick.now();
@@ -120,11 +122,11 @@ export class RequestWork implements Work {
     }
     for (const open of opens) this.#open.set(open.claim.request.id, open);
     this.#beat();
-    await this.#fetchFunctions(opens);
-    await inSlices(opens, (open) => {
+    const fetched = await this.#fetchFunctions(opens);
+    await inSlices(fetched, (open) => {
       open.refusal = this.#refusalOf(open);
     });
-    return { work: opens.map(described) };
+    return { work: fetched.map(described) };
   }
 
   start(ids: string[]): void {
@@ -155,11 +157,11 @@ export class RequestWork implements Work {
     }
     await this.#release(endings.filter(({ closing }) => closing.status === 'released').map(({ open }) => open));
 
-    const owners = byOwner(
-      endings.filter(({ closing }) => closing.status !== 'released'),
-      ({ open }) => open.identity,
-    );
-    const lost = (await Promise.all(owners.map(({ identity, items }) => this.#close(identity, items)))).flat();
+    const closed = endings.filter(({ closing }) => closing.status !== 'released');
+    const rows = new Map<Ending, string[]>();
+    await inSlices(closed, (ending) => rows.set(ending, this.#rowsOf(ending)));
+    const owners = byOwner(closed, ({ open }) => open.identity);
+    const lost = (await Promise.all(owners.map(({ identity, items }) => this.#close(identity, items, rows)))).flat();
     for (const { open, closing } of endings) {
       if (this.#open.get(closing.requestId) === open) this.#open.delete(closing.requestId);
       this.#tick.counters.closed(lost.includes(closing.requestId) ? 'lost' : closing.status);
@@ -173,15 +175,41 @@ export class RequestWork implements Work {
     await this.#release([...this.#open.values()]);
   }
 
-  /** Each owner's functions, as that owner may see them: the newest version of each, fetched once a claim. */
-  async #fetchFunctions(opens: Open[]): Promise<void> {
-    await Promise.all(
-      byOwner(opens, ({ identity }) => identity).map(async ({ identity, items }) => {
-        const ids = new Set(items.map(({ claim }) => claim.request.parent_id as string));
-        const functions = await readLatestVersions(this.#tick.database, identity, [...ids]);
-        for (const open of items) open.fn = functions.get(open.claim.request.parent_id as string) ?? null;
-      }),
-    );
+  /**
+   * Each owner's functions, as that owner may see them: the newest version of each, fetched once a claim.
+   *
+   * @returns those that may stay. When as many bytes are open as may be, the others go back.
+   */
+  async #fetchFunctions(opens: Open[]): Promise<Open[]> {
+    const sharing = [...Map.groupBy(opens, functionOf).values()];
+    for (let i = 0; i < sharing.length; i += FETCH_MAX) {
+      if (i > 0 && this.#openBytes() >= OPEN_BYTES_MAX) {
+        const others = sharing.slice(i).flat();
+        for (const { claim } of others) this.#open.delete(claim.request.id);
+        await this.#release(others);
+        return sharing.slice(0, i).flat();
+      }
+      await Promise.all(
+        byOwner(sharing.slice(i, i + FETCH_MAX).flat(), ({ identity }) => identity).map(async ({ identity, items }) => {
+          const ids = new Set(items.map(({ claim }) => claim.request.parent_id as string));
+          const functions = await readLatestVersions(this.#tick.database, identity, [...ids]);
+          for (const fn of functions.values()) this.#functionBytes.set(fn, JSON.stringify(fn).length);
+          for (const open of items) open.fn = functions.get(open.claim.request.parent_id as string) ?? null;
+        }),
+      );
+    }
+    return opens;
+  }
+
+  #openBytes(): number {
+    let bytes = 0;
+    const functions = new Set<StoredSpan>();
+    for (const { claim, fn } of this.#open.values()) {
+      bytes += claim.bytes;
+      if (fn !== null) functions.add(fn);
+    }
+    for (const fn of functions) bytes += this.#functionBytes.get(fn) ?? 0;
+    return bytes;
   }
 
   /** Why a claimed request may not run; null when it may. Request and function must prove themselves. */
@@ -331,13 +359,11 @@ export class RequestWork implements Work {
   }
 
   /**
-   * Close requests of one owner. Those that somebody else has by now are left out, and named. A statement that met
+   * Close requests of one owner, each with its rows. Those that somebody else has by now are left out, and named. A statement that met
    * another writer, or may not have arrived, is sent again: if it did arrive, no fence holds any more. What the ledger
    * refuses for good ends dead with next to nothing in it, so that it does not come back for ever.
    */
-  async #close(identity: Identity, endings: Ending[]): Promise<string[]> {
-    const rows = new Map<Ending, string[]>();
-    await inSlices(endings, (ending) => rows.set(ending, this.#rowsOf(ending)));
+  async #close(identity: Identity, endings: Ending[], rows: Map<Ending, string[]>): Promise<string[]> {
     let remaining = endings;
     const lost: string[] = [];
     for (let attempt = 1, isMinimal = false; remaining.length > 0; ) {
@@ -354,18 +380,13 @@ export class RequestWork implements Work {
         remaining = remaining.filter(({ closing }) => !gone.includes(closing.requestId));
       } catch (error) {
         const [only, ...others] = remaining as [Ending, ...Ending[]];
-        const mayPass =
-          error instanceof UpstreamError ||
-          error instanceof ConflictError ||
-          // A database that is read-only for now, or lacks something for now; no request is the reason.
-          (error instanceof InputError && error.code === 'SQL_REFUSED');
-        if (mayPass && attempt < CLOSE_ATTEMPTS_MAX) {
+        if (mayPass(error) && attempt < CLOSE_ATTEMPTS_MAX) {
           await sleep(CLOSE_RETRY_MS * attempt++);
         } else if (others.length > 0) {
           // One of them is in the way: each for itself.
-          for (const one of remaining) lost.push(...(await this.#close(identity, [one])));
+          for (const one of remaining) lost.push(...(await this.#close(identity, [one], rows)));
           return lost;
-        } else if (mayPass || isMinimal) {
+        } else if (mayPass(error) || isMinimal) {
           const id = only.closing.requestId;
           this.#tick.log({ level: 'error', message: 'a request cannot be closed', id, error: String(error) });
           return [...lost, id];
@@ -490,6 +511,11 @@ async function inSlices<T>(items: T[], work: (item: T) => void): Promise<void> {
 
 function opened(claim: ClaimedRequest): Open {
   return { claim, identity: ownerOf(claim.request), fn: null, refusal: null, startedAt: null, execution: null };
+}
+
+/** The same for requests that share what is fetched. */
+function functionOf({ claim, identity }: Open): string {
+  return JSON.stringify([identity.tenantId, identity.userId, claim.request.parent_id]);
 }
 
 function claimsOf(opens: Open[]): RequestClaim[] {

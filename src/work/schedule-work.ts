@@ -12,7 +12,7 @@ import {
 import { checkProof, type Json, type StoredSpan } from '../span/index.ts';
 import { dueTimes } from './due-times.ts';
 import { requestDraft } from './request-draft.ts';
-import { contextOf, ownerOf, type Tick, type Work } from './tick.ts';
+import { contextOf, mayPass, ownerOf, type Tick, type Work } from './tick.ts';
 
 /** Functions that one claim takes, and due times of one function that it may answer with. */
 const CLAIM_MAX = 200;
@@ -136,7 +136,7 @@ export class ScheduleWork implements Work {
     try {
       return await this.#advance(open, drafts, nextAt);
     } catch (error) {
-      if (!(error instanceof InputError || error instanceof AccessError)) throw error;
+      if (mayPass(error) || !(error instanceof InputError || error instanceof AccessError)) throw error;
       const refused = this.#errorDraft(open.span, { code: error.code, message: error.message });
       return this.#advance(open, [refused], null);
     }

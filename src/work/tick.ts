@@ -1,3 +1,4 @@
+import { ConflictError, InputError, UpstreamError } from '../errors.ts';
 import type { Sandbox } from '../kernel/index.ts';
 import type { AppendContext, Database, Identity, QueueLimits } from '../ledger/index.ts';
 import type { Ed25519, Json, Problem, Signer, StoredSpan } from '../span/index.ts';
@@ -41,6 +42,18 @@ export interface Work {
   complete(items: Record<string, unknown>[]): Promise<{ done: number; lost: string[] }>;
   /** The boot is over: what is still open goes back. */
   end(): Promise<void>;
+}
+
+/**
+ * Whether the same may be taken by the ledger later: it is away or in use, or read-only for now (`SQL_REFUSED`, which
+ * nothing that is appended can bring about).
+ */
+export function mayPass(error: unknown): boolean {
+  return (
+    error instanceof UpstreamError ||
+    error instanceof ConflictError ||
+    (error instanceof InputError && error.code === 'SQL_REFUSED')
+  );
 }
 
 export function contextOf({ signer, now }: Tick, identity: Identity): AppendContext {

@@ -1,9 +1,18 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { appendSpans, type Cursor, cursorOf, Database, readTimeline, TIMELINE_START } from '../../src/ledger/index.ts';
+import {
+  appendSpans,
+  type Cursor,
+  cursorOf,
+  Database,
+  listRequests,
+  listSpans,
+  readTimeline,
+  TIMELINE_START,
+} from '../../src/ledger/index.ts';
 import { parseCursor } from '../../src/ledger/timeline.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { type SealedSpan, type StoredSpan, sealSpan, verifySpan } from '../../src/span/index.ts';
@@ -105,6 +114,51 @@ describe('readTimeline', () => {
     await waitFor(mine?.id as string);
     expect(await readAfter(start)).toEqual([mine?.id]);
     expect(deleted).toBeDefined();
+  });
+});
+
+describe('a page of large spans', () => {
+  const count = 40;
+  let alone: TestDatabase;
+  let reader: Database;
+  let chunks: number;
+  beforeAll(async () => {
+    alone = await createTestDatabase();
+    reader = alone.open('loglineos_app', { connectionsMax: 1 });
+    for (let i = 0; i < count; i++) {
+      const input = randomBytes(250_000).toString('hex');
+      const request = draft({ entity_type: 'request', status: 'scheduled', parent_id: randomUUID(), input });
+      await appendSpans(reader, [request], contextOf(ALICE));
+    }
+    await chunksRead();
+    await reader.transaction(ALICE, (query) => query({ text: 'select input::text from ledger.universal_registry' }));
+    chunks = await chunksRead();
+  });
+  afterAll(() => alone?.close());
+
+  let counted = 0;
+  /** Pieces of large values that the one connection has read since the last time. */
+  async function chunksRead(): Promise<number> {
+    await reader.query({ text: 'select pg_stat_force_next_flush()' });
+    const [row] = await reader.query<{ read: number }>({
+      text: `select seq_tup_read + idx_tup_fetch as read from pg_stat_all_tables
+              where relid = (select reltoastrelid from pg_class where oid = 'ledger.universal_registry'::regclass)`,
+    });
+    const before = counted;
+    counted = row?.read as number;
+    return counted - before;
+  }
+
+  it.each<[string, () => Promise<unknown[]>]>([
+    ['of the timeline', async () => (await readTimeline(reader, ALICE, TIMELINE_START, 1_000)).spans],
+    ['of the list', async () => (await listSpans(reader, ALICE, {}, null, 1_000)).spans],
+    ['of requests', async () => (await listRequests(reader, ALICE, {}, null, 1_000)).requests],
+  ])('%s reads of none that is beyond its end', async (_, read) => {
+    await expect.poll(read, { timeout: 10_000 }).toHaveLength(17);
+    await chunksRead();
+    expect(await read()).toHaveLength(17);
+    // Each that it holds is read to be measured and to be sent.
+    expect(await chunksRead()).toBe((chunks / count) * 17 * 2);
   });
 });
 

@@ -82,6 +82,8 @@ describe('a snapshot of the work', () => {
       oldest_ready_ms: 45_000,
     });
     expect((await readQueueSnapshot(database, new Date(now.getTime() + 500))).queue.oldest_ready_ms).toBe(45_500);
+    // Leases are by the database's clock: one that is ahead ends none.
+    expect((await readQueueSnapshot(database, new Date(now.getTime() + 90_000))).queue).toMatchObject({ leased: 1 });
   });
 
   it('says how many spans lie before the policy that is furthest behind, how old the first is, and who is paused', async () => {

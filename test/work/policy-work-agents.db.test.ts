@@ -348,6 +348,29 @@ describe('a policy of days', () => {
     ]);
     await retire(installation, policy);
   });
+
+  it('is one of many, for all of which each day is summed up once', async () => {
+    await installation.admin.query(`alter database ${installation.ledger.name} set track_functions = 'pl'`);
+    const match = { entity_type: ['none'] };
+    const wanted = policyDraft('return []', 'none', { content: { trigger: 'day', match } });
+    const ids = await append(installation, Array(5).fill(wanted));
+    const later = new Date(Date.now() + 10 * 86_400_000);
+    const database = installation.ledger.open('loglineos_app');
+    const stage0 = installation.container({ now: () => later, database });
+    const agent = startBeside(stage0, 'policy-agent', 10 * 86_400_000);
+    const numberOf = async (text: string, values: unknown[] = []) =>
+      (await installation.admin.query(text, values)).rows[0].n;
+    const behind = `select count(*)::int as n from ledger.policy_cursor where policy_id = any ($1) and day < $2`;
+    const yesterday = new Date(later.getTime() - 86_400_000).toISOString().slice(0, 10);
+    await until(async () => (await numberOf(behind, [ids, yesterday])) === 0);
+    expect(await agent.stop()).toMatchObject({ ok: true });
+    await installation.admin.query(`alter database ${installation.ledger.name} reset track_functions`);
+    const calls = `select coalesce(sum(calls), 0)::int as n from pg_stat_user_functions where funcname = 'day_summary'`;
+    await until(async () => (await numberOf(calls)) > 0);
+    await sleep(1_500); // in which what is counted late is counted
+    expect(await numberOf(calls)).toBeLessThan(2 * 10);
+    for (const id of ids) await retire(installation, id);
+  });
 });
 
 describe('under 200 new spans a second', () => {

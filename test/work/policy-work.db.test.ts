@@ -172,6 +172,77 @@ describe('a policy that fails', () => {
   });
 });
 
+describe('a ledger that takes nothing for a while', () => {
+  /** Refuse something with a SQLSTATE until the returned function is called. */
+  async function refuse(sqlState: string, when: string): Promise<() => Promise<unknown>> {
+    await installation.admin.query(`
+      create function refuse() returns trigger language plpgsql as $$
+      begin raise exception 'not now' using errcode = '${sqlState}'; end $$;
+      create trigger refuse before ${when} execute function refuse()`);
+    return () => installation.admin.query('drop function refuse cascade');
+  }
+
+  const refusals = () =>
+    installation.logged.filter(({ message }) => message === 'a policy could not be committed').length;
+
+  it('because it is read-only, loses nothing of what policies want', async () => {
+    const type = newType();
+    const id = await appendPolicy(installation, NOTE, type);
+    const mend = await refuse(
+      '25006',
+      `insert on ledger.universal_registry for each row when (new.entity_type = 'noted')`,
+    );
+    const before = refusals();
+    await append(installation, spansOf(type, 'a', 'b', 'c'));
+    await until(async () => refusals() >= before + 10, 10_000);
+    expect(await doneBy(installation, id)).toEqual([]);
+    await mend();
+    await until(async () => (await doneBy(installation, id)).length >= 3, 10_000);
+    expect(names(await doneBy(installation, id))).toEqual(['a', 'b', 'c']);
+    await retire(installation, id);
+  });
+
+  it('of one policy, not even how far it has come, holds up no other', async () => {
+    const [type, otherType] = [newType(), newType()];
+    const id = await appendPolicy(installation, NOTE, type);
+    const mend = await refuse(
+      '22000',
+      `update of failures on ledger.policy_cursor for each row when (new.policy_id = '${id}')`,
+    );
+    const before = refusals();
+    await append(installation, spansOf(type, 'a', 'b', 'c'));
+    await until(async () => refusals() >= before + 10, 10_000);
+    const other = await appendPolicy(installation, NOTE, otherType);
+    await append(installation, spansOf(otherType, 'beside'));
+    await until(async () => (await doneBy(installation, other)).length === 1, 10_000);
+    expect(await doneBy(installation, id)).toEqual([]);
+    await mend();
+    await append(installation, spansOf(type, 'after'));
+    await until(async () => names(await doneBy(installation, id, `entity_type = 'noted'`)).includes('after'), 10_000);
+    await retire(installation, id);
+    await retire(installation, other);
+  });
+
+  it('takes the others, when it is one action that never passes', async () => {
+    const type = newType();
+    await agent.stop();
+    const id = await appendPolicy(installation, NOTE, type);
+    await append(installation, spansOf(type, 'a', 'b', 'poison', 'c', 'd'));
+    const mend = await refuse(
+      'LL010',
+      `insert on ledger.universal_registry for each row
+         when (new.entity_type = 'noted' and new.content ->> 'name' = 'poison')`,
+    );
+    agent = startRole(installation.stage0, 'policy-agent');
+    await until(async () => (await errorsOf(installation, id)).length > 0, 10_000);
+    await until(async () => (await doneBy(installation, id, `entity_type = 'noted'`)).length === 4, 10_000);
+    await mend();
+    expect(names(await doneBy(installation, id, `entity_type = 'noted'`))).toEqual(['a', 'b', 'c', 'd']);
+    expect(await errorsOf(installation, id)).toEqual(['REQUEST_CLOSED']);
+    await retire(installation, id);
+  });
+});
+
 describe('policies that bring about what policies want', () => {
   it('are not shown what they did themselves, and are told so once', async () => {
     const type = newType();

@@ -227,6 +227,33 @@ describe('the request worker', () => {
     expect(await executions(ids)).toHaveLength(6);
   });
 
+  it('holds no more functions at once than it has room for, and runs all of them', async () => {
+    // As many as there are in 24 MB, and one fetch of 8 more.
+    const openMax = 25 + 8;
+    const count = 45;
+    const content = { text: 'x'.repeat(0.95 * 1024 * 1024) };
+    const ids: string[] = [];
+    for (let n = 0; n < count; n++) {
+      const fn = await installation.appendFunction(`return ${n}`, { content });
+      ids.push(...(await requestRuns(installation, fn.id, ALICE, [{}])));
+    }
+    await installation.admin.query(`
+      create table public.gave_back (kept integer);
+      create function count_kept() returns trigger language plpgsql security definer as $$
+      begin insert into public.gave_back select count(*) from ledger.request_queue where state = 'leased'; return null; end $$;
+      create trigger gave_back after update on ledger.request_queue for each row
+        when (old.state = 'leased' and new.state = 'ready' and new.takeovers = old.takeovers)
+        execute function count_kept()`);
+    start();
+    await until(isQuiet);
+    const { rows } = await installation.admin.query('select kept from public.gave_back');
+    expect(rows.length, 'claims that were given back').toBeGreaterThan(0);
+    expect(Math.max(...rows.map(({ kept }) => kept))).toBeLessThanOrEqual(openMax);
+    expect(await expectEachEndedOnce(ids)).toEqual([]);
+    expect((await executions(ids)).map(({ output }) => output).sort((a, b) => a - b)).toEqual([...Array(count).keys()]);
+    expect((await worker?.stop())?.output.ended).toEqual({ complete: count });
+  });
+
   it('cannot be booted into the queue by anybody', async () => {
     await request('return 1');
     for (const identity of [ALICE, { userId: 'request-worker', tenantId: 'system' }]) {

@@ -234,6 +234,26 @@ describe('the observer', () => {
   });
 });
 
+describe('a ledger that is read-only for a while', () => {
+  it('ends an observer, and takes no function off the schedule', async () => {
+    const id = await appendScheduled({ schedule: 'PT1S' });
+    await installation.admin.query(`
+      create function refuse() returns trigger language plpgsql as $$
+      begin raise exception 'not now' using errcode = '25006'; end $$;
+      create trigger refuse before insert on ledger.universal_registry for each row
+        when (new.entity_type = 'request') execute function refuse()`);
+    const refused = { ok: false, error: { code: 'SQL_REFUSED' } };
+    expect(await startBeside(installation.container(), 'observer').ended).toMatchObject(refused);
+    await installation.admin.query('drop function refuse cascade');
+    expect(await isOnSchedule(id)).toBe(true);
+    const observer = startBeside(installation.container(), 'observer');
+    await until(async () => (await requestsOf(id)).length > 0, 10_000);
+    await change(id, null, { status: 'active' });
+    expect(await observer.stop()).toMatchObject({ ok: true, error: null });
+    expect(await errorsOf(id)).toEqual([]);
+  });
+});
+
 describe('a function that cannot be scheduled', () => {
   let observer: WorkingRole;
   let healthy: string;
