@@ -13,6 +13,7 @@ import { addPolicyCommands } from './policy-commands.ts';
 import { addRequestCommands } from './request-commands.ts';
 import { addRunCommands } from './run-commands.ts';
 import { DEFAULT_URL } from './session.ts';
+import { addTokenCommands } from './token-commands.ts';
 
 const NOT_DONE = 2;
 /** A reader that has seen enough, such as `head`. */
@@ -30,6 +31,7 @@ async function main(): Promise<void> {
   addLookCommands(program);
   addRequestCommands(program);
   addPolicyCommands(program);
+  addTokenCommands(program);
   addScript(program, 'verify', 'read the whole ledger of this machine and check every row');
   addScript(program, 'bench', 'measure this machine, on a Postgres of its own');
   await program.parseAsync();

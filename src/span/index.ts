@@ -19,7 +19,7 @@ export {
 export { blake3Hex, useBlake3 } from './digest.ts';
 export type { Ed25519 } from './ed25519.ts';
 export { parseJson } from './json.ts';
-export { RESERVED_FOR_CLIENTS, RESERVED_FOR_POLICIES } from './reserved-types.ts';
+export { RESERVED_FOR_CLIENTS, RESERVED_FOR_KERNELS, RESERVED_FOR_POLICIES, RESERVED_WHO } from './reserved-types.ts';
 export {
   createSigner,
   createSignerFromHex,

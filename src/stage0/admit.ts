@@ -1,5 +1,5 @@
 import { GovernanceError } from '../errors.ts';
-import { type Identity, readPlacedVersions } from '../ledger/index.ts';
+import { type Identity, readLatestVersions, readPlacedVersions } from '../ledger/index.ts';
 import type { Json, StoredSpan } from '../span/index.ts';
 import { MANIFEST_ID, type Manifest, parseManifest, requireAllowed } from './manifest.ts';
 import type { Stage0 } from './stage0.ts';
@@ -27,6 +27,13 @@ export async function admit(stage0: Stage0, identity: Identity, kernelId: string
   const kernel = requireActiveKernel(rows.get(kernelId)?.span, kernelId);
   await stage0.verifier.prove(kernel, stage0.database, identity);
   return { manifest, kernel, rowVersions: new Map([...rows].map(([id, { rowVersion }]) => [id, rowVersion])) };
+}
+
+/** The row of the manifest in force; it has proved itself, and says what a manifest must. */
+export async function readManifest(stage0: Stage0, identity: Identity): Promise<StoredSpan> {
+  const span = (await readLatestVersions(stage0.database, identity, [MANIFEST_ID])).get(MANIFEST_ID);
+  await requireManifest(stage0, span, identity);
+  return span as StoredSpan;
 }
 
 /** Step 2, manifest: the latest version of the fixed id, signed by a root key. */

@@ -5,7 +5,7 @@
  * Authoritative for whether code may run. Fails closed: what cannot be proved is refused, and a refusal runs nothing.
  * Must never run a row by its name or place alone, nor let an answer leave without its execution in the ledger.
  */
-export type { Admission } from './admit.ts';
+export { type Admission, readManifest } from './admit.ts';
 export { type BootAnswer, type BootOptions, boot } from './boot.ts';
 export { derivedId } from './identifiers.ts';
 export { BootFailed, invokeStage0 } from './invocation.ts';

@@ -11,7 +11,7 @@ import {
   type TransactionQuery,
   toSpan,
 } from '../ledger/index.ts';
-import { blake3Hex, canonicalJson, checkProof, isUuid, type StoredSpan } from '../span/index.ts';
+import { blake3Hex, canonicalJson, checkProof, isUuid, RESERVED_FOR_KERNELS, type StoredSpan } from '../span/index.ts';
 import { admit, type Kernel } from './admit.ts';
 import type { Manifest } from './manifest.ts';
 import { meter, refuseOverQuota, release, reserve } from './quota.ts';
@@ -169,6 +169,12 @@ export class SystemCalls {
 
   async #append(spans: unknown, isSingle: boolean): Promise<unknown> {
     if (!Array.isArray(spans)) throw new InputError('TYPE_MISMATCH', 'append: expected a span or a list of spans');
+    const reserved = spans.find((span: SpanDraft | null) => RESERVED_FOR_KERNELS.has(String(span?.entity_type)));
+    if (reserved !== undefined) {
+      throw new AccessError('ENTITY_TYPE_RESERVED', `append: ${reserved.entity_type} is said by the host alone`, {
+        field: 'entity_type',
+      });
+    }
     const { identity, announced } = this.#run;
     const drafts = spans.map((span: SpanDraft) => ({
       trace_id: announced.traceId,
