@@ -1,0 +1,383 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { WebSocket } from 'ws';
+import { sealSpan } from '../../src/span/index.ts';
+import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+import { runtimeSigner } from '../support/keys.ts';
+import { ALAN, ALICE, BOB, hashable } from '../support/spans.ts';
+import { type LiveOptions, LiveServer, named, SseClient, until, WsClient } from './live-server.ts';
+
+let ledger: TestDatabase;
+beforeAll(async () => {
+  ledger = await createTestDatabase();
+});
+afterAll(() => ledger.close());
+
+const servers: LiveServer[] = [];
+afterEach(async () => {
+  for (const server of servers.splice(0)) await server.stop();
+});
+
+async function start(options: LiveOptions = {}): Promise<LiveServer> {
+  const server = await LiveServer.start(ledger, options);
+  servers.push(server);
+  return server;
+}
+
+/** Names that no other test uses. */
+let last = 0;
+function names(count: number): string[] {
+  last += 1;
+  return Array.from({ length: count }, (_, i) => `span-${last}-${i}`);
+}
+
+describe.each(['SSE', 'WebSocket'])('a subscriber over %s', (transport) => {
+  async function open(server: LiveServer, token: string, query: Record<string, string> = {}) {
+    if (transport === 'SSE') {
+      const client = await SseClient.open(server, token, `?${new URLSearchParams(query)}`);
+      await client.other('caught_up');
+      return client;
+    }
+    const client = await WsClient.open(server, token);
+    const { after, ...filter } = query;
+    await client.subscribe({ filter, ...(after === undefined ? {} : { after }) });
+    return client;
+  }
+
+  it('gets what is there, then is told so, then gets what comes', async () => {
+    const server = await start();
+    const [before, after] = [names(3), names(3)];
+    await server.append(
+      before.map((name) => named(name)),
+      ALICE,
+    );
+    const client = await open(server, server.tokens.give(ALICE));
+    await until(() => client.names.includes(before[2]), 'what is there');
+    const { position } = await client.other('caught_up');
+    expect(String(position) >= String(client.spans.at(-1)?.position)).toBe(true);
+    for (const name of after) await server.append([named(name)], ALICE);
+    await until(() => client.names.includes(after[2]), 'what comes');
+    expect(client.names.slice(-6)).toEqual([...before, ...after]);
+    expect(client.spans.map(({ position }) => position)).toEqual(
+      [...new Set(client.spans.map(({ position }) => position))].sort(),
+    );
+  });
+
+  it('gets only what is new from the end on', async () => {
+    const server = await start();
+    await server.append([named('old')], ALICE);
+    await untilSettled();
+    const client = await open(server, server.tokens.give(ALICE), { after: 'end' });
+    const [name] = names(1);
+    await server.append([named(name as string)], ALICE);
+    await until(() => client.spans.length > 0, 'what comes');
+    expect(client.names).toEqual([name]);
+  });
+
+  it('gets what its filter lets through, of what is there and of what comes', async () => {
+    const server = await start();
+    const [a, b, c, d] = names(4) as [string, string, string, string];
+    await server.append([named(a, { status: 'on' }), named(b, { status: 'off' })], ALICE);
+    const client = await open(server, server.tokens.give(ALICE), { status: 'on' });
+    await server.append([named(c, { status: 'off' }), named(d, { status: 'on' })], ALICE);
+    await until(() => client.names.includes(d), 'what comes');
+    expect(client.names.slice(-2)).toEqual([a, d]);
+    expect(client.names).not.toContain(b);
+    expect(client.names).not.toContain(c);
+  });
+
+  it('sees its own, its tenant’s and public spans, and no others', async () => {
+    const server = await start();
+    const clients = [];
+    for (const identity of [ALICE, ALAN, BOB])
+      clients.push(await open(server, server.tokens.give(identity), { after: 'end' }));
+    const [hers, theirs, bobs, everybodys] = names(4) as [string, string, string, string];
+    await server.append([named(hers), named(theirs, { visibility: 'tenant' })], ALICE);
+    await server.append([named(bobs)], BOB);
+    const seeder = await ledger.connect('loglineos_seeder');
+    const published = sealSpan(hashable({ name: everybodys, visibility: 'public' }, ALICE), runtimeSigner);
+    await seeder.query(`select ledger.append('alice', 'acme', $1)`, [JSON.stringify([published])]);
+    for (const client of clients) await until(() => client.names.includes(everybodys), 'what is public');
+    expect(clients.map((client) => client.names)).toEqual([
+      [hers, theirs, everybodys],
+      [theirs, everybodys],
+      [bobs, everybodys],
+    ]);
+  });
+
+  it('is sent away within a second when its token is revoked; others with other tokens stay', async () => {
+    const server = await start();
+    const [revoked, kept] = [server.tokens.give(ALICE), server.tokens.give(ALICE)];
+    const [client, other] = [await open(server, revoked, { after: 'end' }), await open(server, kept, { after: 'end' })];
+    server.tokens.revoked.add(revoked);
+    const revokedAt = performance.now();
+    expect(await client.other('end', 2_000)).toMatchObject({ code: 'TOKEN_REVOKED' });
+    expect(performance.now() - revokedAt).toBeLessThan(1_000);
+    const [name] = names(1) as [string];
+    await server.append([named(name)], ALICE);
+    await until(() => other.names.includes(name), 'the other one’s span');
+    expect(client.names).not.toContain(name);
+    await untilClosed(client);
+  });
+
+  it('is sent away when its token expires', async () => {
+    const server = await start({ limits: { checkMs: 50 } });
+    const client = await open(server, server.tokens.give(ALICE, { expiresAt: new Date(Date.now() + 700) }));
+    expect(client.others.map(({ type }) => type)).not.toContain('end');
+    expect(await client.other('end', 2_000)).toMatchObject({ code: 'TOKEN_EXPIRED' });
+    await untilClosed(client);
+  });
+
+  it('is sent away when nobody can tell any more whether its token holds', async () => {
+    const server = await start({ limits: { checkMs: 50, uncheckedMs: 300 } });
+    const client = await open(server, server.tokens.give(ALICE));
+    server.tokens.failure = new Error('the database is away');
+    expect(await client.other('end', 2_000)).toMatchObject({ code: 'STOPPING' });
+  });
+
+  it('is told when the server stops, which does not wait for it', async () => {
+    const server = await start();
+    const client = await open(server, server.tokens.give(ALICE));
+    const stoppedAt = performance.now();
+    await servers.splice(0)[0]?.stop();
+    expect(performance.now() - stoppedAt).toBeLessThan(1_500);
+    expect(await client.other('end')).toMatchObject({ code: 'STOPPING' });
+    await untilClosed(client);
+  });
+
+  it('is dropped when it stops reading, and others are not delayed', async () => {
+    const server = await start({ limits: { bufferBytesMax: 256 * 1024, drainMs: 400 } });
+    const token = server.tokens.give(ALICE);
+    const other = await open(server, token, { after: 'end' });
+    const stuck = await openStuck(server, token);
+    const big = 'x'.repeat(200_000);
+    const lags: number[] = [];
+    for (let i = 0; i < 60 && !stuck.isClosed(); i++) {
+      const [name] = names(1) as [string];
+      await server.append([named(name, { content: { big } } as never)], ALICE);
+      const at = performance.now();
+      await until(() => other.names.includes(name), 'a span');
+      lags.push(performance.now() - at);
+      await sleep(20);
+    }
+    await until(stuck.isClosed, 'the end of who does not read', 3_000);
+    expect(Math.max(...lags)).toBeLessThan(1_000);
+  });
+
+  /** One that opens, and then takes nothing from its socket. */
+  async function openStuck(server: LiveServer, token: string): Promise<{ isClosed: () => boolean }> {
+    const { connect } = await import('node:net');
+    const { hostname, port } = new URL(server.url);
+    const socket = connect(Number(port), hostname);
+    socket.on('error', () => {});
+    const hello = [`Host: ${hostname}`, `Authorization: Bearer ${token}`];
+    if (transport === 'SSE') {
+      socket.write(`GET /api/timeline/stream?after=end HTTP/1.1\r\n${hello.join('\r\n')}\r\n\r\n`);
+      await new Promise((resolve) => socket.once('data', resolve));
+    } else {
+      const key = ['Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Version: 13'];
+      const all = [...hello, ...key, `Sec-WebSocket-Key: ${Buffer.alloc(16).toString('base64')}`];
+      socket.write(`GET /ws HTTP/1.1\r\n${all.join('\r\n')}\r\n\r\n`);
+      await new Promise((resolve) => socket.once('data', resolve));
+      const text = Buffer.from('{"action":"subscribe","after":"end"}');
+      socket.write(Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), text]));
+      await new Promise((resolve) => socket.once('data', resolve));
+    }
+    socket.pause();
+    // A paused socket is told of its end when it is written to.
+    const nothing = transport === 'SSE' ? '\r\n' : Buffer.from([0x89, 0x80, 0, 0, 0, 0]);
+    const timer = setInterval(() => socket.write(nothing), 100);
+    socket.on('close', () => clearInterval(timer));
+    return { isClosed: () => socket.destroyed };
+  }
+});
+
+async function untilClosed(client: SseClient | WsClient): Promise<void> {
+  if (client instanceof SseClient) return until(() => client.isOver, 'the end of the stream');
+  await until(() => client.closeCode !== null, 'the close');
+  const { code } = await client.other('end');
+  expect(client.closeCode).toBe({ STOPPING: 1001, SLOW_CLIENT: 1013 }[String(code)] ?? 1008);
+}
+
+/** Other transactions of the server may hold the timeline's end back. */
+async function untilSettled(): Promise<void> {
+  const admin = await ledger.connect('admin');
+  const text = `select not exists (select from ledger.universal_registry
+                                    where tx_id >= pg_snapshot_xmin(pg_current_snapshot())) as settled`;
+  while ((await admin.query(text)).rows[0].settled === false) await sleep(10);
+}
+
+describe('an event stream', () => {
+  it('goes on behind Last-Event-ID, which wins over `after`', async () => {
+    const server = await start();
+    const token = server.tokens.give(ALICE);
+    const all = names(5);
+    await server.append(
+      all.map((name) => named(name)),
+      ALICE,
+    );
+    const client = await SseClient.open(server, token);
+    await until(() => client.names.includes(all[4]), 'all');
+    client.close();
+    const second = client.spans.find(({ name }) => name === all[1])?.position as string;
+    const again = await SseClient.open(server, token, '?after=end', { 'Last-Event-ID': second });
+    await until(() => again.spans.length === 3, 'the rest');
+    await again.other('caught_up');
+    expect(again.names).toEqual(all.slice(2));
+  });
+
+  it('says something now and then while there is nothing to say', async () => {
+    const server = await start({ heartbeatMs: 50 });
+    const client = await SseClient.open(server, server.tokens.give(ALICE), '?after=end');
+    await until(() => client.comments >= 3, 'heartbeats', 2_000);
+  });
+
+  it.each([
+    ['?after=0', {}, 'FIELD_INVALID', 'after'],
+    [`?after=${'f'.repeat(32)}`, {}, 'FIELD_INVALID', 'after'],
+    ['', { 'Last-Event-ID': 'nonsense' }, 'FIELD_INVALID', 'Last-Event-ID'],
+    ['?colour=red', {}, 'FIELD_UNKNOWN', 'colour'],
+    ['?parent_id=me', {}, 'FIELD_INVALID', 'parent_id'],
+  ])('refuses %s %j', async (query, headers, code, field) => {
+    const server = await start();
+    const response = await fetch(`${server.url}/api/timeline/stream${query}`, {
+      headers: { Authorization: `Bearer ${server.tokens.give(ALICE)}`, ...(headers as object) },
+    });
+    expect([response.status, await response.json()]).toMatchObject([400, { code, field }]);
+  });
+
+  it('refuses who has as many as there may be, until one of them is closed', async () => {
+    const server = await start({ limits: { connectionsPerIdentityMax: 2, connectionsMax: 3 } });
+    const [alice, bob] = [server.tokens.give(ALICE), server.tokens.give(BOB)];
+    for (let i = 0; i < 3; i++) {
+      const headers = { Authorization: `Bearer ${alice}` };
+      const head = await fetch(`${server.url}/api/timeline/stream`, { method: 'HEAD', headers });
+      expect(head.status).toBe(200); // and takes no place
+    }
+    const first = await SseClient.open(server, alice);
+    await SseClient.open(server, alice);
+    await expect(SseClient.open(server, alice)).rejects.toThrow(/429.*CONNECTIONS_EXCEEDED.*you have/);
+    await SseClient.open(server, bob);
+    await expect(SseClient.open(server, bob)).rejects.toThrow(/429.*CONNECTIONS_EXCEEDED.*server has/);
+    first.close();
+    let isOpen = false;
+    while (!isOpen)
+      isOpen = await SseClient.open(server, alice).then(
+        () => true,
+        () => false,
+      );
+  });
+});
+
+describe('a WebSocket', () => {
+  it('answers what is wrong, naming the field, and lives on', async () => {
+    const server = await start({ limits: { subscriptionsPerConnectionMax: 2 } });
+    const client = await WsClient.open(server, server.tokens.give(ALICE));
+    for (const [message, code, field] of [
+      ['{', 'JSON_INVALID', undefined],
+      ['[]', 'FIELD_INVALID', undefined],
+      [{}, 'FIELD_MISSING', 'action'],
+      [{ action: 'dance' }, 'FIELD_INVALID', 'action'],
+      [{ action: 'ping', more: 1 }, 'FIELD_UNKNOWN', 'more'],
+      [{ action: 'subscribe', id: 7 }, 'FIELD_INVALID', 'id'],
+      [{ action: 'subscribe', after: 'x' }, 'FIELD_INVALID', 'after'],
+      [{ action: 'subscribe', after: {} }, 'FIELD_INVALID', 'after'],
+      [{ action: 'subscribe', filter: [] }, 'FIELD_INVALID', 'filter'],
+      [{ action: 'subscribe', filter: { colour: 'red' } }, 'FIELD_UNKNOWN', 'filter.colour'],
+      [{ action: 'subscribe', filter: { parent_id: 'x' } }, 'FIELD_INVALID', 'filter.parent_id'],
+      [{ action: 'subscribe', filter: { from: '2026-13-01T00:00:00Z' } }, 'FIELD_INVALID', 'filter.from'],
+      [{ action: 'subscribe', filter: { status: 'a\0' } }, 'FIELD_INVALID', 'filter.status'],
+      [{ action: 'unsubscribe', id: 'unknown' }, 'SUBSCRIPTION_NOT_FOUND', 'id'],
+    ] as const) {
+      client.others.length = 0;
+      client.say(message);
+      const error = await client.other('error');
+      expect([error.code, error.field, typeof error.message]).toEqual([code, field, 'string']);
+    }
+    client.others.length = 0;
+    client.socket.send(Buffer.from([1, 2, 3]));
+    expect(await client.other('error')).toMatchObject({ code: 'JSON_INVALID' });
+    client.others.length = 0;
+    for (const id of ['a', 'b', 'c']) client.say({ action: 'subscribe', id, after: 'end' });
+    expect(await client.other('error')).toMatchObject({ code: 'SUBSCRIPTIONS_EXCEEDED' });
+    client.say({ action: 'ping' });
+    await client.other('pong');
+    expect(client.closeCode).toBeNull();
+  });
+
+  it('has several subscriptions by their names, each with its filter, until it ends them', async () => {
+    const server = await start();
+    const client = await WsClient.open(server, server.tokens.give(ALICE));
+    const frames: { type: string; id: string; span: { name: string } }[] = [];
+    client.socket.on('message', (data) => frames.push(JSON.parse(String(data))));
+    const [a, b, c] = names(3) as [string, string, string];
+    client.say({ action: 'subscribe', id: 'one', filter: { name: a }, after: 'end' });
+    client.say({ action: 'subscribe', id: 'two', after: 'end' });
+    await until(() => frames.filter(({ type }) => type === 'caught_up').length === 2, 'both');
+    await server.append([named(a), named(b)], ALICE);
+    const got = (id: string) =>
+      frames.filter((frame) => frame.type === 'span' && frame.id === id).map(({ span }) => span.name);
+    await until(() => got('two').includes(b), 'the second');
+    expect([got('one'), got('two')]).toEqual([[a], [a, b]]);
+
+    client.say({ action: 'unsubscribe', id: 'two' });
+    await client.other('unsubscribed');
+    client.say({ action: 'subscribe', id: 'one', filter: { name: c }, after: 'end' }); // begins again
+    await until(() => frames.filter(({ type }) => type === 'caught_up').length === 3, 'the new one');
+    await server.append([named(a), named(c)], ALICE);
+    await until(() => got('one').includes(c), 'the third');
+    expect([got('one'), got('two')]).toEqual([
+      [a, c],
+      [a, b],
+    ]);
+  });
+
+  it('is closed when a message is larger than 32 KB', async () => {
+    const server = await start();
+    const client = await WsClient.open(server, server.tokens.give(ALICE));
+    client.say({ action: 'ping', more: 'x'.repeat(32 * 1024) });
+    await until(() => client.closeCode === 1009, 'the close');
+  });
+
+  it('is not opened without a token, with another method of HTTP, or elsewhere', async () => {
+    const server = await start();
+    const refused = (path: string, headers: Record<string, string> = {}) =>
+      new Promise<number | undefined>((resolve) => {
+        const socket = new WebSocket(`${server.url.replace('http', 'ws')}${path}`, { headers });
+        socket.on('unexpected-response', (_request, response) => resolve(response.statusCode));
+        socket.on('open', () => resolve(undefined));
+        socket.on('error', () => {});
+      });
+    const authorized = { Authorization: `Bearer ${server.tokens.give(ALICE)}` };
+    expect(await refused('/ws')).toBe(401);
+    expect(await refused('/ws', { Authorization: 'Bearer unknown' })).toBe(401);
+    expect(await refused('/elsewhere', authorized)).toBe(404);
+    const plain = await fetch(`${server.url}/ws`, { headers: authorized });
+    expect([plain.status, await plain.json()]).toMatchObject([426, { code: 'UPGRADE_REQUIRED' }]);
+  });
+
+  it('is cut off when it does not answer pings', async () => {
+    const server = await start({ heartbeatMs: 100 });
+    const token = server.tokens.give(ALICE);
+    const [client, deaf] = [await WsClient.open(server, token), await WsClient.open(server, token)];
+    deaf.socket.pause();
+    await sleep(500);
+    deaf.socket.resume();
+    await until(() => deaf.closeCode === 1006, 'the end of the deaf one');
+    expect(client.closeCode).toBeNull();
+  });
+
+  it('is sent away when it asks and asks, and does not read the answers', async () => {
+    const server = await start({ limits: { bufferBytesMax: 64 * 1024, drainMs: 60_000 } });
+    const client = await WsClient.open(server, server.tokens.give(ALICE));
+    client.socket.pause();
+    const wrong = JSON.stringify({ action: 'x'.repeat(50) });
+    for (let i = 0; i < 200; i++) {
+      for (let n = 0; n < 500; n++) client.say(wrong);
+      await sleep(5);
+    }
+    await sleep(1_500);
+    client.socket.resume();
+    await until(() => client.closeCode !== null, 'the end', 10_000);
+  });
+});
