@@ -1,49 +1,79 @@
-import { Hono } from 'hono';
+import { OpenAPIHono } from '@hono/zod-openapi';
 import { bodyLimit } from 'hono/body-limit';
+import { cors } from 'hono/cors';
 import { AccessError, InputError } from '../errors.ts';
-import type { Identity } from '../ledger/index.ts';
+import { type Authenticator, createTickets, Denials } from '../identity/index.ts';
 import type { TrustedKeys } from '../span/index.ts';
-import { boot, parseBootRequest, type Stage0 } from '../stage0/index.ts';
-import { readJson, type Variables } from './input.ts';
+import type { Stage0 } from '../stage0/index.ts';
+import type { TimelineHub } from '../timeline/index.ts';
+import { authentication, authorization, sourceOf } from './access.ts';
+import { type ConsoleFiles, consoleRoutes } from './console.ts';
+import { docsRoutes } from './docs.ts';
+import type { Variables } from './input.ts';
 import { problemResponse } from './problem.ts';
 import { requestRoutes } from './requests.ts';
 import { spanRoutes } from './spans.ts';
+import { describedStream, socketRoutes, streamRoutes } from './stream.ts';
+import { healthRoutes, systemRoutes } from './system.ts';
+import { tokenRoutes } from './tokens.ts';
 
 /** A body may be as large as a span. */
 export const BODY_BYTES_MAX = 1024 * 1024;
 
+const CORS = {
+  allowMethods: ['GET', 'POST'],
+  allowHeaders: ['Authorization', 'Content-Type', 'Idempotency-Key', 'Last-Event-ID'],
+  maxAge: 600,
+};
+
 export interface ApiOptions {
   stage0: Stage0;
   trustedKeys: TrustedKeys;
-  /** Who a bearer token speaks for; null for a token nobody was given. */
-  authenticate: (token: string) => Promise<Identity | null>;
+  authenticator: Authenticator;
+  /** Where the timeline can be watched live; without it, it cannot. */
+  timeline?: TimelineHub;
+  /** The files of the console; without them there is none. */
+  consoleFiles?: () => Promise<ConsoleFiles>;
+  /** Origins whose pages may ask and read, for instance `https://console.example`; none if not said. */
+  corsOrigins?: string[];
 }
 
-/** The HTTP routes. Every one but `/health` needs a token, and the identity comes from the token alone. */
-export function createApi({ stage0, trustedKeys, authenticate }: ApiOptions): Hono<Variables> {
-  const app = new Hono<Variables>();
+/** The HTTP routes. Every one but `/health` needs a token, with a scope for it, and the identity comes from the token alone. */
+export function createApi({
+  stage0,
+  trustedKeys,
+  authenticator,
+  timeline,
+  consoleFiles,
+  corsOrigins = [],
+}: ApiOptions): OpenAPIHono<Variables> {
+  const app = new OpenAPIHono<Variables>();
 
-  app.onError((error, c) => problemResponse(c, error, stage0.log));
+  const tickets = createTickets(stage0.tenantMasterKey, authenticator, stage0.now);
+  const denials = new Denials(stage0);
+  app.onError((error, c) => {
+    if (error instanceof AccessError) void denials.record(error.code, sourceOf(c), c.get('caller'));
+    return problemResponse(c, error, stage0.log);
+  });
   app.notFound((c) => {
     const error = new InputError('ROUTE_NOT_FOUND', `there is no ${c.req.method} ${c.req.path}`);
     return problemResponse(c, error, stage0.log);
   });
 
-  app.get('/health', async (c) => {
-    await stage0.database.query({ text: 'select 1' });
-    return c.json({ status: 'ok', database: 'reachable' });
-  });
-
   app.use(async (c, next) => {
-    const token = /^Bearer ([\x21-\x7e]+)$/.exec(c.req.header('Authorization') ?? '')?.[1];
-    if (token === undefined)
-      throw new AccessError('TOKEN_MISSING', 'expected the header Authorization: Bearer <token>');
-    const identity = await authenticate(token);
-    if (identity === null) throw new AccessError('TOKEN_INVALID', 'this token is not known');
-    c.set('identity', identity);
     await next();
+    c.header('X-Content-Type-Options', 'nosniff');
+    if (!c.res.headers.has('Cache-Control')) c.header('Cache-Control', 'no-store');
   });
+  // Before a token is asked for: a browser's first question comes without one. No credentials: no route knows a cookie.
+  if (corsOrigins.length > 0) app.use(cors({ ...CORS, origin: corsOrigins }));
 
+  app.route('/', healthRoutes(stage0));
+  app.route('/', docsRoutes(app));
+  if (consoleFiles !== undefined) app.route('/console', consoleRoutes(consoleFiles));
+
+  app.use(authentication(authenticator, tickets));
+  app.use(authorization);
   app.use(
     bodyLimit({
       maxSize: BODY_BYTES_MAX,
@@ -53,17 +83,11 @@ export function createApi({ stage0, trustedKeys, authenticate }: ApiOptions): Ho
     }),
   );
 
-  app.get('/api/me', (c) => {
-    const { userId, tenantId } = c.get('identity');
-    return c.json({ user_id: userId, tenant_id: tenantId });
-  });
-
-  app.on('POST', ['/boot', '/api/boot'], async (c) => {
-    const request = parseBootRequest(await readJson(c), c.get('identity'));
-    return c.json(await boot(stage0, request));
-  });
-
+  app.route('/', systemRoutes(stage0));
   app.route('/api', spanRoutes(stage0, trustedKeys));
   app.route('/api', requestRoutes(stage0));
+  if (timeline === undefined) app.route('/api', describedStream());
+  else app.route('/api', streamRoutes(timeline)).route('/', socketRoutes());
+  app.route('/api', tokenRoutes(stage0, tickets));
   return app;
 }

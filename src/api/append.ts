@@ -27,14 +27,14 @@ export async function append(
   identity: Identity,
   body: unknown,
   key: string | undefined,
-): Promise<Appended | { spans: Appended[] } | undefined> {
+): Promise<Appended | { spans: Appended[] }> {
   const context = appendContext(stage0, identity);
   const { drafts, isBatch } = await readDrafts(body, context);
   const appended =
     key === undefined
       ? await appendSpans(stage0.database, drafts, context)
       : await appendUnderKey(stage0, drafts, context, key, isBatch);
-  return isBatch ? { spans: appended } : appended[0];
+  return isBatch ? { spans: appended } : (appended[0] as Appended);
 }
 
 async function appendUnderKey(

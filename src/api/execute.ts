@@ -1,28 +1,25 @@
 import { randomBytes } from 'node:crypto';
+import type { z } from '@hono/zod-openapi';
 import { ConflictError, InputError } from '../errors.ts';
-import { Fields } from '../fields.ts';
 import { appendSpans, type Identity, readLatestVersions } from '../ledger/index.ts';
 import { blake3Hex, canonicalJson, type Json, type StoredSpan } from '../span/index.ts';
 import { appendContext, derivedId, type Stage0 } from '../stage0/index.ts';
 import { requestDraft } from '../work/request-draft.ts';
-import { IDEMPOTENCY_KEY, optionalNumber, spanNotFound, TEXT, TEXT_EXPECTED } from './input.ts';
+import { IDEMPOTENCY_KEY, spanNotFound, TEXT, TEXT_EXPECTED } from './input.ts';
+import type { ExecuteBody } from './schemas.ts';
 
 /** What `POST /api/execute` asks for. */
 interface ExecuteRequest {
   functionId: string;
   input: Json;
-  priority?: number | undefined;
-  maxAttempts?: number | undefined;
-  delayMs?: number | undefined;
-  scheduledAt?: string | undefined;
+  priority: number | undefined;
+  maxAttempts: number | undefined;
+  delayMs: number | undefined;
+  scheduledAt: string | undefined;
   /** Goes into the request's metadata, where the worker looks for it. */
   terms: Record<string, Json>;
-  idempotencyKey?: string | undefined;
+  idempotencyKey: string | undefined;
 }
-
-const INTEGER_MIN = -0x80000000;
-/** A request is not put off further than this, in ms: ten years. */
-const DELAY_MS_MAX = 315_576_000_000;
 
 /**
  * Ask for a run of a function: a request is appended, and a worker takes it from there.
@@ -34,7 +31,7 @@ const DELAY_MS_MAX = 315_576_000_000;
 export async function execute(
   stage0: Stage0,
   identity: Identity,
-  body: unknown,
+  body: z.output<typeof ExecuteBody>,
   keyHeader: string | undefined,
 ): Promise<{ request_id: string; status: string }> {
   const asked = readRequest(body, keyHeader);
@@ -68,57 +65,28 @@ export async function execute(
   }
 }
 
-function readRequest(body: unknown, keyHeader: string | undefined): ExecuteRequest {
-  const fields = new Fields(body, '');
-  const asked: ExecuteRequest = {
-    functionId: fields.uuid('span_id'),
-    input: fields.any('input') as Json,
-    priority: optionalNumber(fields, 'priority', INTEGER_MIN),
-    maxAttempts: optionalNumber(fields, 'max_attempts', 1),
-    delayMs: optionalNumber(fields, 'delay_ms', 0),
-    scheduledAt: readInstant(fields, 'scheduled_at'),
-    terms: readTerms(fields),
-    idempotencyKey: fields.optionalText(IDEMPOTENCY_KEY, TEXT, TEXT_EXPECTED) ?? keyHeader,
+function readRequest(body: z.output<typeof ExecuteBody>, keyHeader: string | undefined): ExecuteRequest {
+  const idempotencyKey = body.idempotency_key ?? keyHeader;
+  if (keyHeader !== undefined && idempotencyKey !== keyHeader) {
+    throw invalid('expected the same as in the header Idempotency-Key');
+  }
+  if (idempotencyKey !== undefined && !TEXT.test(idempotencyKey)) throw invalid(`expected ${TEXT_EXPECTED}`);
+  return {
+    functionId: body.span_id,
+    input: body.input ?? null,
+    priority: body.priority ?? undefined,
+    maxAttempts: body.max_attempts ?? undefined,
+    delayMs: body.delay_ms ?? undefined,
+    scheduledAt: body.scheduled_at,
+    terms: termsOf(body),
+    idempotencyKey,
   };
-  fields.end();
-  if (asked.delayMs !== undefined && asked.scheduledAt !== undefined) {
-    throw invalid('delay_ms', 'expected delay_ms or scheduled_at, not both');
-  }
-  if ((asked.delayMs ?? 0) > DELAY_MS_MAX) throw invalid('delay_ms', `expected at most ${DELAY_MS_MAX}`);
-  if (keyHeader !== undefined && asked.idempotencyKey !== keyHeader) {
-    throw invalid(IDEMPOTENCY_KEY, 'expected the same as in the header Idempotency-Key');
-  }
-  if (asked.idempotencyKey !== undefined && !TEXT.test(asked.idempotencyKey)) {
-    throw invalid(IDEMPOTENCY_KEY, `expected ${TEXT_EXPECTED}`);
-  }
-  return asked;
 }
 
-function readTerms(fields: Fields): Record<string, Json> {
-  const terms: Record<string, Json> = {};
-  if (fields.has('timeout_ms')) terms.timeout_ms = fields.wholeNumber('timeout_ms', 1);
-  if (fields.has('retry')) {
-    const retry = fields.object('retry');
-    const read = { backoff_ms: optionalNumber(retry, 'backoff_ms', 1), max_ms: optionalNumber(retry, 'max_ms', 1) };
-    retry.end();
-    terms.retry = Object.fromEntries(Object.entries(read).filter(([, value]) => value !== undefined)) as Json;
-  }
-  if (fields.has('force')) {
-    const force = fields.object('force');
-    terms.force = { signature: force.text('signature', /^[0-9a-f]{128}$/, 'a signature of 128 hex digits') };
-    force.end();
-  }
-  return terms;
-}
-
-/** An instant with its offset, as UTC. */
-function readInstant(fields: Fields, name: string): string | undefined {
-  const expected = 'an instant such as 2026-01-31T12:00:00Z';
-  const text = fields.optionalText(name, /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)$/, expected);
-  if (text === undefined) return undefined;
-  const time = Date.parse(text);
-  if (Number.isNaN(time)) throw invalid(name, `expected ${expected}`);
-  return new Date(time).toISOString();
+function termsOf({ timeout_ms, retry, force }: z.output<typeof ExecuteBody>): Record<string, Json> {
+  const said = (terms: Record<string, unknown>) =>
+    Object.fromEntries(Object.entries(terms).filter(([, value]) => value != null)) as Record<string, Json>;
+  return said({ timeout_ms, retry: retry && said(retry), force });
 }
 
 function requireFunction(span: StoredSpan | undefined, id: string): StoredSpan {
@@ -152,6 +120,6 @@ function askedHash({ idempotencyKey: _key, ...asked }: ExecuteRequest): string {
   return blake3Hex(said.join('\n'));
 }
 
-function invalid(field: string, expected: string): InputError {
-  return new InputError('FIELD_INVALID', `${field}: ${expected}`, { field });
+function invalid(expected: string): InputError {
+  return new InputError('FIELD_INVALID', `${IDEMPOTENCY_KEY}: ${expected}`, { field: IDEMPOTENCY_KEY });
 }

@@ -5,3 +5,5 @@
  * or a secret out, or decide what Stage-0 and the database decide.
  */
 export { type ApiOptions, createApi } from './app.ts';
+export { readConsole } from './console.ts';
+export type { SocketEnv } from './stream.ts';

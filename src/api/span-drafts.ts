@@ -2,11 +2,9 @@ import { AccessError, InputError } from '../errors.ts';
 import { Fields } from '../fields.ts';
 import { refusal } from '../kernel/index.ts';
 import { type AppendContext, hashDraft, type Identity, type SpanDraft } from '../ledger/index.ts';
-import { COLUMN_TYPES, RESERVED_FOR_CLIENTS } from '../span/index.ts';
+import { COLUMN_TYPES, RESERVED_FOR_CLIENTS, RESERVED_WHO } from '../span/index.ts';
 import { TEXT, TEXT_EXPECTED } from './input.ts';
 
-/** How the system signs its sentences. */
-const RESERVED_WHO = /^(kernel|policy):|^(stage0|seed)$/;
 /** Ids of what is seeded: whoever took one would keep it from ever being seeded. */
 const RESERVED_ID = /^(00000000|c0c0c0c0)-0000-4000-8000-/;
 
@@ -46,8 +44,8 @@ async function checkDraft(span: unknown, path: string, identity: Identity): Prom
   };
   if (RESERVED_FOR_CLIENTS.has(type))
     refuse('ENTITY_TYPE_RESERVED', 'entity_type', `${type} is said by the system alone`);
-  if (RESERVED_WHO.test(String(draft.who))) refuse('WHO_RESERVED', 'who', `${draft.who} is the system's name`);
-  if (RESERVED_ID.test(String(draft.id))) refuse('ID_RESERVED', 'id', 'this id is kept for what is seeded');
+  if (isText(draft.who, RESERVED_WHO)) refuse('WHO_RESERVED', 'who', `${draft.who} is the system's name`);
+  if (isText(draft.id, RESERVED_ID)) refuse('ID_RESERVED', 'id', 'this id is kept for what is seeded');
   if ((draft.owner_id ?? identity.userId) !== identity.userId) refuse('NOT_YOUR_SPAN', 'owner_id', 'it is another’s');
   if ((draft.tenant_id ?? identity.tenantId) !== identity.tenantId)
     refuse('NOT_YOUR_SPAN', 'tenant_id', 'it is another’s');
@@ -60,6 +58,11 @@ async function checkDraft(span: unknown, path: string, identity: Identity): Prom
   }
   if (type === 'function' || type === 'policy') await checkProgram(draft, type, metadata, at);
   return draft;
+}
+
+/** What is no text is refused later, with its type. */
+function isText(value: unknown, pattern: RegExp): boolean {
+  return typeof value === 'string' && pattern.test(value);
 }
 
 /** Functions and policies: their author is there now, and will not be when they run. */

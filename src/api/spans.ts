@@ -1,5 +1,4 @@
-import { Hono } from 'hono';
-import type { Fields } from '../fields.ts';
+import { OpenAPIHono } from '@hono/zod-openapi';
 import {
   type Identity,
   listSpans,
@@ -10,91 +9,194 @@ import {
   type SpanFilter,
   TIMELINE_START,
 } from '../ledger/index.ts';
-import { type StoredSpan, type TrustedKeys, verifyVersions } from '../span/index.ts';
+import { type Span, type StoredSpan, type TrustedKeys, verifyVersions } from '../span/index.ts';
 import type { Stage0 } from '../stage0/index.ts';
 import { append } from './append.ts';
+import { spanNotFound, type Variables } from './input.ts';
+import { addRoute } from './openapi.ts';
 import {
-  optionalUuid,
-  queryFields,
-  readBefore,
-  readJson,
-  readLimit,
-  requireId,
-  spanNotFound,
-  TEXT,
-  TEXT_EXPECTED,
-  type Variables,
-} from './input.ts';
+  AppendAnswer,
+  AppendBody,
+  EXAMPLE_FUNCTION_ID,
+  EXAMPLE_HASH,
+  EXAMPLE_POSITION,
+  EXAMPLE_SPAN,
+  ProofSchema,
+  type SpanFilterQuery,
+  SpanPageSchema,
+  SpanParams,
+  SpanQuerySchema,
+  SpanSchema,
+  TimelinePageSchema,
+  TimelineQuerySchema,
+  VersionsSchema,
+} from './schemas.ts';
 
 /** Spans: append, find, read, prove; and the timeline. */
-export function spanRoutes(stage0: Stage0, trustedKeys: TrustedKeys): Hono<Variables> {
-  const app = new Hono<Variables>();
+export function spanRoutes(stage0: Stage0, trustedKeys: TrustedKeys): OpenAPIHono<Variables> {
+  const app = new OpenAPIHono<Variables>();
 
-  app.post('/spans', async (c) => {
-    const body = await readJson(c);
-    return c.json(await append(stage0, c.get('identity'), body, c.req.header('Idempotency-Key')), 201);
-  });
+  addRoute(
+    app,
+    {
+      method: 'post',
+      path: '/spans',
+      operationId: 'appendSpans',
+      summary: 'Append a span, or a batch of them',
+      description: 'All or none. A function, a policy and whatever else is kept are spans too.',
+      tag: 'Spans',
+      // Each column is checked as it is hashed, by the table that the schema is made of.
+      body: { schema: AppendBody, examples: APPEND_EXAMPLES, read: (body) => body as Span & { entity_type: string } },
+      isIdempotent: true,
+      status: 201,
+      answer: AppendAnswer,
+      example: { id: EXAMPLE_FUNCTION_ID, seq: 0, curr_hash: EXAMPLE_HASH },
+      problems: [409],
+    },
+    ({ body }, c) => append(stage0, c.get('identity'), body, c.req.header('Idempotency-Key')),
+  );
 
-  app.get('/spans', async (c) => {
-    const fields = queryFields(c);
-    const filter = readFilter(fields);
-    const [before, limit] = [readBefore(fields), readLimit(fields)];
-    fields.end();
-    return c.json(await listSpans(stage0.database, c.get('identity'), filter, before, limit));
-  });
+  addRoute(
+    app,
+    {
+      method: 'get',
+      path: '/spans',
+      operationId: 'listSpans',
+      summary: 'Newest versions of spans, newest first',
+      description: 'For people who look. A program that must not miss a span reads the timeline.',
+      tag: 'Spans',
+      query: SpanQuerySchema,
+      status: 200,
+      answer: SpanPageSchema,
+      example: { spans: [EXAMPLE_SPAN], before: null },
+    },
+    ({ query: { before, limit, ...query } }, c) =>
+      listSpans(stage0.database, c.get('identity'), filterOf(query), before ?? null, limit),
+  );
 
-  app.get('/spans/:id', async (c) => {
-    const id = requireId(c.req.param('id'));
-    const span = (await readLatestVersions(stage0.database, c.get('identity'), [id])).get(id);
-    if (span === undefined) throw spanNotFound(id);
-    return c.json(span);
-  });
+  addRoute(
+    app,
+    {
+      method: 'get',
+      path: '/spans/{id}',
+      operationId: 'readSpan',
+      summary: 'The newest version of a span',
+      tag: 'Spans',
+      params: SpanParams,
+      status: 200,
+      answer: SpanSchema,
+      example: EXAMPLE_SPAN,
+      problems: [404],
+    },
+    async ({ params: { id } }, c) => {
+      const span = (await readLatestVersions(stage0.database, c.get('identity'), [id])).get(id);
+      if (span === undefined) throw spanNotFound(id);
+      return span;
+    },
+  );
 
-  app.get('/spans/:id/versions', async (c) => {
-    const versions = await requireVersions(stage0, c.get('identity'), c.req.param('id'));
-    return c.json({ id: versions[0]?.id, versions });
-  });
+  addRoute(
+    app,
+    {
+      method: 'get',
+      path: '/spans/{id}/versions',
+      operationId: 'readSpanVersions',
+      summary: 'All versions of a span, oldest first',
+      tag: 'Spans',
+      params: SpanParams,
+      status: 200,
+      answer: VersionsSchema,
+      example: { id: EXAMPLE_SPAN.id, versions: [EXAMPLE_SPAN] },
+      problems: [404],
+    },
+    async ({ params: { id } }, c) => ({ id, versions: await requireVersions(stage0, c.get('identity'), id) }),
+  );
 
-  app.get('/spans/:id/verify', async (c) => {
-    const versions = await requireVersions(stage0, c.get('identity'), c.req.param('id'));
-    const problems = verifyVersions(versions, trustedKeys, stage0.scheme);
-    const proofs = versions.map(({ seq, curr_hash, signature, public_key }) => {
-      const own = problems.filter((problem) => problem.seq === seq);
-      return { seq, curr_hash, signature, public_key, ok: own.length === 0 };
-    });
-    return c.json({ id: versions[0]?.id, ok: problems.length === 0, versions: proofs, problems });
-  });
+  addRoute(
+    app,
+    {
+      method: 'get',
+      path: '/spans/{id}/verify',
+      operationId: 'verifySpan',
+      summary: 'The proof of a span: every version hashed anew, its signature, key and chain checked',
+      tag: 'Spans',
+      params: SpanParams,
+      status: 200,
+      answer: ProofSchema,
+      example: { id: EXAMPLE_SPAN.id, ok: true, versions: [{ ...proofPart(EXAMPLE_SPAN), ok: true }], problems: [] },
+      problems: [404],
+    },
+    async ({ params: { id } }, c) => {
+      const versions = await requireVersions(stage0, c.get('identity'), id);
+      const problems = verifyVersions(versions, trustedKeys, stage0.scheme);
+      const proofs = versions.map((version) => {
+        const own = problems.filter((problem) => problem.seq === version.seq);
+        return { ...proofPart(version), ok: own.length === 0 };
+      });
+      return { id, ok: problems.length === 0, versions: proofs, problems };
+    },
+  );
 
-  app.get('/timeline', async (c) => {
-    const fields = queryFields(c);
-    const identity = c.get('identity');
-    const filter = readFilter(fields);
-    const limit = readLimit(fields);
-    const after = fields.optionalText('after', /^([0-9a-f]{32}|end)$/, 'the `position` of an earlier page, or `end`');
-    fields.end();
-    return after === 'end'
-      ? c.json({ spans: [], position: await readTimelineEnd(stage0.database, identity) })
-      : c.json(await readTimeline(stage0.database, identity, after ?? TIMELINE_START, limit, filter));
-  });
+  addRoute(
+    app,
+    {
+      method: 'get',
+      path: '/timeline',
+      operationId: 'readTimeline',
+      summary: 'What was appended after a position, in order',
+      description:
+        'Who goes on from `position` misses no span and sees none twice. With a filter a page may hold few spans, or ' +
+        'none, and still move its position.',
+      tag: 'Timeline',
+      query: TimelineQuerySchema,
+      status: 200,
+      answer: TimelinePageSchema,
+      example: { spans: [EXAMPLE_SPAN], position: EXAMPLE_POSITION },
+    },
+    async ({ query: { after, limit, ...query } }, c) => {
+      const identity = c.get('identity');
+      return after === 'end'
+        ? { spans: [], position: await readTimelineEnd(stage0.database, identity) }
+        : readTimeline(stage0.database, identity, after ?? TIMELINE_START, limit, filterOf(query));
+    },
+  );
 
   return app;
 }
 
-function readFilter(fields: Fields): SpanFilter {
-  const text = (name: string) => fields.optionalText(name, TEXT, TEXT_EXPECTED);
-  return {
-    entity_type: text('entity_type'),
-    status: text('status'),
-    name: text('name'),
-    parent_id: optionalUuid(fields, 'parent_id'),
-    caused_by: optionalUuid(fields, 'caused_by'),
-    trace_id: text('trace_id'),
-    owner_id: text('owner'),
-  };
+/** The filter of lists, of the timeline and of its streams. */
+export function filterOf({ owner, ...columns }: SpanFilterQuery): SpanFilter {
+  return { ...columns, owner_id: owner };
 }
 
+const APPEND_EXAMPLES = {
+  function: {
+    entity_type: 'function',
+    name: 'order',
+    status: 'active',
+    code: 'return { total: input.price * input.count };',
+  },
+  note: {
+    entity_type: 'note',
+    did: 'wrote',
+    this: 'a note',
+    content: { text: 'Call back on Monday.' },
+    tags: ['sales'],
+  },
+  batch: {
+    spans: [
+      { entity_type: 'note', name: 'first' },
+      { entity_type: 'note', name: 'second', visibility: 'tenant' },
+    ],
+  },
+} satisfies Record<string, unknown>;
+
 async function requireVersions(stage0: Stage0, identity: Identity, id: string): Promise<StoredSpan[]> {
-  const versions = await readVersions(stage0.database, identity, requireId(id));
+  const versions = await readVersions(stage0.database, identity, id);
   if (versions.length === 0) throw spanNotFound(id);
   return versions;
+}
+
+function proofPart({ seq, curr_hash, signature, public_key }: StoredSpan) {
+  return { seq, curr_hash, signature, public_key };
 }

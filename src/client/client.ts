@@ -1,16 +1,39 @@
-import { randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
+import type {
+  AppendedSpan,
+  BootAnswer,
+  ExecuteOptions,
+  Executing,
+  ManifestView,
+  Me,
+  Metrics,
+  NewToken,
+  RequestChanges,
+  RequestFilter,
+  RequestPage,
+  RequestSelection,
+  RequestView,
+  SpanFilterQuery,
+  SpanPage,
+  SpanProof,
+  SpanQuery,
+  SpanVersions,
+  Ticket,
+  TimelinePage,
+  TokenDraft,
+  TokenPage,
+  TokenView,
+} from '../api/schemas.ts';
 import {
   AccessError,
   ConflictError,
   GovernanceError,
   InputError,
   KernelError,
-  type LogLineError,
+  LogLineError,
   UpstreamError,
 } from '../errors.ts';
 import type { Json, Span, StoredSpan } from '../span/index.ts';
-import type { BootAnswer } from '../stage0/index.ts';
+import { readEvents, type ServerSentEvent } from './server-sent-events.ts';
 
 export interface ClientOptions {
   /** Where the system answers, for instance `http://127.0.0.1:8787`. */
@@ -19,94 +42,31 @@ export interface ClientOptions {
   token: string;
 }
 
-/** Where an appended version stands. */
-export interface AppendedSpan {
-  id: string;
-  seq: number;
-  curr_hash: string;
+export interface StreamOptions {
+  /** A position, `end` for what comes from now on, nothing for all there is. */
+  after?: string | undefined;
+  filter?: SpanFilterQuery | undefined;
+  /** Ends the stream. */
+  signal?: AbortSignal | undefined;
+  /** All that was there has been yielded; what follows is new. */
+  onCaughtUp?: ((position: string) => void) | undefined;
+  /** The connection is gone, or could not be made; it is tried again. */
+  onAway?: ((error: UpstreamError) => void) | undefined;
 }
 
-export interface SpanQuery {
-  entity_type?: string | undefined;
-  status?: string | undefined;
-  name?: string | undefined;
-  parent_id?: string | undefined;
-  caused_by?: string | undefined;
-  trace_id?: string | undefined;
-  owner?: string | undefined;
-  limit?: number | undefined;
-}
-
-export interface SpanPage {
-  spans: StoredSpan[];
-  /** Continues the list; null at its end. */
-  before: string | null;
-}
-
-export interface TimelinePage {
-  spans: StoredSpan[];
-  /** Where the next page goes on. */
+/** A span of the timeline, and where it stands: what to go on after. */
+export interface StreamedSpan {
   position: string;
-}
-
-export interface SpanProof {
-  id: string;
-  ok: boolean;
-  versions: { seq: number; curr_hash: string; signature: string; public_key: string; ok: boolean }[];
-  problems: { id: string; seq: number; class: string; detail: string }[];
-}
-
-export interface ExecuteOptions {
-  span_id: string;
-  input?: Json | undefined;
-  priority?: number | undefined;
-  max_attempts?: number | undefined;
-  delay_ms?: number | undefined;
-  scheduled_at?: string | undefined;
-  timeout_ms?: number | undefined;
-  idempotency_key?: string | undefined;
-}
-
-/** A request as it stands. */
-export interface RequestView {
-  id: string;
-  function_id: string;
-  name: string | null;
-  status: 'scheduled' | 'error' | 'complete' | 'dead' | 'cancelled';
-  state: 'ready' | 'delayed' | 'leased' | 'dead' | null;
-  priority: number;
-  attempt: number;
-  max_attempts: number | null;
-  scheduled_at: string | null;
-  created_at: string;
-  started_at: string | null;
-  finished_at: string | null;
-  input: Json;
-  output: Json;
-  error: { code: string; message: string } | null;
-  execution_ids: string[];
-  idempotency_key: string | null;
-  trace_id: string | null;
-  position: string;
-}
-
-export interface RequestFilter {
-  status?: string | undefined;
-  state?: string | undefined;
-  function_id?: string | undefined;
-}
-
-export type RequestSelection = { ids: string[] } | { filter: RequestFilter; limit?: number | undefined };
-
-export interface RequestChanges {
-  changed: string[];
-  unchanged: { id: string; reason: string }[];
+  span: StoredSpan;
 }
 
 const ATTEMPTS_MAX = 4;
 const RETRY_MS = 200;
 /** A boot may take as long as the manifest lets a function run, and a little more. */
 const ANSWER_TIMEOUT_MS = 120_000;
+/** A stream that has not even said that it lives for so long is dead: three heartbeats. */
+const SILENCE_MS = 45_000;
+const RECONNECT_MS_MAX = 10_000;
 
 /** The system over HTTP. What fails is one of the house's errors, with the code that the server gave. */
 export class Client {
@@ -123,7 +83,7 @@ export class Client {
   }
 
   /** Whom the token speaks for. */
-  me(): Promise<{ user_id: string; tenant_id: string }> {
+  me(): Promise<Me> {
     return this.#get('/api/me');
   }
 
@@ -134,7 +94,7 @@ export class Client {
   /** A new span goes with a key of its own: so that it may be sent again when no answer comes. A later version does not. */
   append(span: Span): Promise<AppendedSpan> {
     if (span.id != null) return this.#post('/api/spans', span);
-    return this.#post('/api/spans', span, ATTEMPTS_MAX, { 'Idempotency-Key': randomUUID() });
+    return this.#post('/api/spans', span, ATTEMPTS_MAX, { 'Idempotency-Key': crypto.randomUUID() });
   }
 
   spans(query: SpanQuery, before?: string | undefined): Promise<SpanPage> {
@@ -145,7 +105,7 @@ export class Client {
     return this.#get(`/api/spans/${encodeURIComponent(id)}`);
   }
 
-  versions(id: string): Promise<{ id: string; versions: StoredSpan[] }> {
+  versions(id: string): Promise<SpanVersions> {
     return this.#get(`/api/spans/${encodeURIComponent(id)}/versions`);
   }
 
@@ -159,18 +119,15 @@ export class Client {
   }
 
   /** With a key of its own if the caller has none: so that it may be sent again when no answer comes. */
-  execute(options: ExecuteOptions): Promise<{ request_id: string; status: string }> {
-    return this.#post('/api/execute', { idempotency_key: randomUUID(), ...options }, ATTEMPTS_MAX);
+  execute(options: ExecuteOptions): Promise<Executing> {
+    return this.#post('/api/execute', { idempotency_key: crypto.randomUUID(), ...options }, ATTEMPTS_MAX);
   }
 
   request(id: string): Promise<RequestView> {
     return this.#get(`/api/requests/${encodeURIComponent(id)}`);
   }
 
-  requests(
-    filter: RequestFilter & { limit?: number | undefined },
-    before?: string | undefined,
-  ): Promise<{ requests: RequestView[]; before: string | null }> {
+  requests(filter: RequestFilter & { limit?: number | undefined }, before?: string | undefined): Promise<RequestPage> {
     return this.#get('/api/requests', { ...filter, before });
   }
 
@@ -182,10 +139,110 @@ export class Client {
     return this.#post('/api/requests/redrive', selection);
   }
 
+  /** @param days as many, today the last of them; the server's own number if not said. */
+  metrics(days?: number | undefined): Promise<Metrics> {
+    return this.#get('/api/metrics', { days });
+  }
+
+  manifest(): Promise<ManifestView> {
+    return this.#get('/api/manifest');
+  }
+
+  /** The only time that the token itself is seen. */
+  createToken(draft: TokenDraft): Promise<NewToken> {
+    return this.#post('/api/tokens', draft);
+  }
+
+  tokens(before?: string | undefined): Promise<TokenPage> {
+    return this.#get('/api/tokens', { before });
+  }
+
+  revokeToken(id: string): Promise<TokenView> {
+    return this.#post(`/api/tokens/${encodeURIComponent(id)}/revoke`, {});
+  }
+
+  /** A credential for half a minute, to be shown in the address of a stream or socket. */
+  ticket(): Promise<Ticket> {
+    return this.#post('/api/tickets', {});
+  }
+
+  /**
+   * The timeline from a position on, for ever: each span once, in order. A connection that ends is made anew from where it
+   * stood, with longer and longer pauses while nothing answers. Ends when `signal` says so, or nobody reads on.
+   *
+   * @throws {AccessError} the token holds no more.
+   * @throws {InputError} the server refuses what was asked for.
+   */
+  async *stream(options: StreamOptions = {}): AsyncGenerator<StreamedSpan, void, undefined> {
+    const { filter = {}, signal, onCaughtUp, onAway } = options;
+    let position = options.after;
+    const isOver = () => signal?.aborted === true;
+    for (let failures = 0; !isOver(); ) {
+      try {
+        // Asked for once: what is appended while a connection is made anew comes after it.
+        if (position === 'end') ({ position } = await this.timeline('end'));
+        for await (const { event, data, id } of this.#connect(filter, position, signal)) {
+          failures = 0;
+          if (event === 'end') throw endOf(data);
+          if (id === undefined || (position !== undefined && id < position)) continue;
+          const isNew = id !== position;
+          position = id;
+          if (event === 'caught_up') onCaughtUp?.(id);
+          else if (event === 'span' && isNew) yield { position: id, span: parse(data) as StoredSpan };
+        }
+      } catch (error) {
+        if (isOver()) return;
+        if (!(error instanceof UpstreamError)) throw error;
+        onAway?.(error);
+      }
+      await pause(Math.min(RETRY_MS * 2 ** failures++, RECONNECT_MS_MAX), signal);
+    }
+  }
+
+  /** The events of one connection, until it ends or is too quiet. */
+  async *#connect(
+    filter: SpanFilterQuery,
+    position: string | undefined,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<ServerSentEvent, void, undefined> {
+    const ending = new AbortController();
+    const end = () => ending.abort();
+    signal?.addEventListener('abort', end);
+    let silence = setTimeout(end, SILENCE_MS);
+    if (signal?.aborted === true) end();
+    try {
+      const headers = {
+        Authorization: `Bearer ${this.#token}`,
+        Accept: 'text/event-stream',
+        ...(position === undefined ? {} : { 'Last-Event-ID': position }),
+      };
+      const response = await this.#fetch(`/api/timeline/stream${searchOf(filter)}`, { headers, signal: ending.signal });
+      if (!response.ok) throw errorOf(response.status, parse(await response.text()), this.#url);
+      if (response.body === null || !/^text\/event-stream\b/.test(response.headers.get('Content-Type') ?? '')) {
+        throw errorOf(response.status, undefined, this.#url);
+      }
+      const reader = response.body.getReader();
+      const chunks = async function* () {
+        for (;;) {
+          const { done, value } = await reader.read();
+          if (done) return;
+          clearTimeout(silence);
+          silence = setTimeout(end, SILENCE_MS);
+          yield value;
+        }
+      };
+      yield* readEvents(chunks());
+    } catch (cause) {
+      throw cause instanceof LogLineError ? cause : this.#unreachable(cause);
+    } finally {
+      clearTimeout(silence);
+      signal?.removeEventListener('abort', end);
+      end();
+    }
+  }
+
   #get<T>(path: string, query: object = {}): Promise<T> {
-    const said = Object.entries(query).filter(([, value]) => value !== undefined);
-    const search = new URLSearchParams(said.map(([name, value]): [string, string] => [name, String(value)])).toString();
-    return this.#send<T>(search === '' ? path : `${path}?${search}`, { method: 'GET' }, ATTEMPTS_MAX);
+    return this.#send<T>(`${path}${searchOf(query)}`, { method: 'GET' }, ATTEMPTS_MAX);
   }
 
   #post<T>(path: string, body: object, attempts = 1, headers: Record<string, string> = {}): Promise<T> {
@@ -199,7 +256,7 @@ export class Client {
         return await this.#sendOnce<T>(path, init);
       } catch (error) {
         if (!(error instanceof UpstreamError) || attempt >= attempts) throw error;
-        await sleep(RETRY_MS * 2 ** (attempt - 1) * (0.5 + Math.random() / 2));
+        await pause(RETRY_MS * 2 ** (attempt - 1));
       }
     }
   }
@@ -210,19 +267,46 @@ export class Client {
       Authorization: `Bearer ${this.#token}`,
       'Content-Type': 'application/json',
     };
-    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
-    let response: Response;
-    let text: string;
-    try {
-      response = await fetch(`${this.#url}${path}`, { ...init, headers, signal });
-      text = await response.text();
-    } catch (cause) {
-      throw new UpstreamError('UNREACHABLE', `nothing answers at ${this.#url}`, { cause });
-    }
-    const body = parse(text);
+    const response = await this.#fetch(path, { ...init, headers, signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS) });
+    const body = parse(
+      await response.text().catch((cause) => {
+        throw this.#unreachable(cause);
+      }),
+    );
     if (response.ok && body !== undefined) return body as T;
     throw errorOf(response.status, body, this.#url);
   }
+
+  async #fetch(path: string, init: RequestInit): Promise<Response> {
+    return fetch(`${this.#url}${path}`, init).catch((cause) => {
+      throw this.#unreachable(cause);
+    });
+  }
+
+  #unreachable(cause: unknown): UpstreamError {
+    return new UpstreamError('UNREACHABLE', `nothing answers at ${this.#url}`, { cause });
+  }
+}
+
+/** What is said of a query, as the end of an address. */
+function searchOf(query: object): string {
+  const said = Object.entries(query).filter(([, value]) => value !== undefined);
+  const search = new URLSearchParams(said.map(([name, value]): [string, string] => [name, String(value)])).toString();
+  return search === '' ? '' : `?${search}`;
+}
+
+/** About as long, so that many who lost the same server do not come back at the same moment. Over at once when aborted. */
+function pause(ms: number, signal?: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms * (0.5 + Math.random() / 2));
+    signal?.addEventListener('abort', done);
+    if (signal?.aborted === true) done();
+  });
 }
 
 function parse(text: string): unknown {
@@ -231,6 +315,14 @@ function parse(text: string): unknown {
   } catch {
     return undefined;
   }
+}
+
+/** Why the server ended a stream. A credential that holds no more is the end; all else may go on from where it stood. */
+function endOf(data: string): LogLineError {
+  const { code } = (parse(data) ?? {}) as { code?: unknown };
+  const ended = `the server ended the stream: ${code}`;
+  if (code === 'TOKEN_REVOKED' || code === 'TOKEN_EXPIRED') return new AccessError(code, ended);
+  return new UpstreamError(typeof code === 'string' ? code : 'STREAM_ENDED', ended);
 }
 
 /** Problem details as an error; what is none did not come from this system. */

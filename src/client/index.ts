@@ -1,16 +1,22 @@
 /**
- * The system from outside: a small typed client of the HTTP routes, for the command line and for programs.
+ * The system from outside: a small typed client of the HTTP routes, for the command line, the console and programs. Its
+ * types are those of the routes' own schemas; nothing of them is there when it runs, and it runs in a browser.
  *
  * Authoritative for what is sent again when no answer came: only what may arrive twice without harm. Must never know
  * the ledger, hold a secret longer than a call needs it, or say a token in an error.
  */
-export {
-  Client,
-  type ClientOptions,
-  type ExecuteOptions,
-  type RequestFilter,
-  type RequestSelection,
-  type RequestView,
-  type SpanProof,
-  type SpanQuery,
-} from './client.ts';
+export type {
+  ExecuteOptions,
+  ManifestView,
+  Metrics,
+  NewToken,
+  RequestFilter,
+  RequestSelection,
+  RequestView,
+  SpanFilterQuery,
+  SpanProof,
+  SpanQuery,
+  TokenDraft,
+  TokenView,
+} from '../api/schemas.ts';
+export { Client, type ClientOptions, type StreamedSpan, type StreamOptions } from './client.ts';

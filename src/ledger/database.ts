@@ -52,7 +52,7 @@ const REFUSED_LOGIN = '28P01';
 type Client = pg.PoolClient & { usedAt?: number };
 
 /** Whether a host is this machine, the only place plain TCP may go. */
-function isLoopback(host: string): boolean {
+export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '127.0.0.1' || host === '::1' || host === '[::1]';
 }
 

@@ -20,6 +20,7 @@ export {
   Database,
   type DatabaseOptions,
   type Identity,
+  isLoopback,
   type Row,
   type Statement,
   type TransactionQuery,
@@ -33,10 +34,10 @@ export {
   type RequestRecord,
   readRequests,
 } from './find-requests.ts';
-export { readFirstVersions } from './first-versions.ts';
 export { listSpans } from './list-spans.ts';
 export { grantLogins, type LoginRole } from './logins.ts';
 export { readLostBoots } from './lost-boots.ts';
+export { readMetrics, type TenantMetrics } from './metrics.ts';
 export { loadMigrations, type Migration, type MigrationResult, migrate } from './migrate.ts';
 export {
   advancePolicy,
@@ -55,6 +56,7 @@ export {
 } from './policies.ts';
 export {
   latestVersionsStatement,
+  readFirstVersions,
   readLatestVersions,
   readPlacedVersions,
   readVersions,
@@ -75,6 +77,7 @@ export { advanceSchedule, type DueSchedule, readDueSchedules, readNextDue } from
 export { endShift, holdShift } from './shift-lease.ts';
 export { PAGE_MAX, type SpanFilter } from './span-filter.ts';
 export { type Cursor, cursorOf, readTimeline, readTimelineEnd, TIMELINE_START } from './timeline.ts';
+export { hangTimelineBell, readTimelineNews, type TimelineNews } from './timeline-news.ts';
 export { releaseExecution, reserveExecution } from './usage.ts';
 export { type VerifyReport, verifyLedger } from './verify-ledger.ts';
-export { listenForWork } from './work-listener.ts';
+export { listenForTimeline, listenForWork } from './work-listener.ts';

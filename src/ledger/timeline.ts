@@ -2,7 +2,15 @@ import { InputError } from '../errors.ts';
 import type { StoredSpan } from '../span/index.ts';
 import type { Database, Identity, Row, TransactionQuery } from './database.ts';
 import { spanTypes, toSpan } from './rows.ts';
-import { filterConditions, PAGE_MAX, pageText, readPage, type SpanFilter, visibleRowsText } from './span-filter.ts';
+import {
+  filterConditions,
+  PAGE_MAX,
+  type PlaceRow,
+  pageText,
+  readPage,
+  type SpanFilter,
+  visiblePlacesText,
+} from './span-filter.ts';
 
 /** Visible spans that a filtered page looks at before it answers, however few of them match. */
 const LOOKED_AT_MAX = 10_000;
@@ -23,6 +31,11 @@ interface Place {
 
 export function cursorOf(span: { tx_id: string; position: number | string }): Cursor {
   return hex64(BigInt(span.tx_id)) + hex64(BigInt(span.position));
+}
+
+/** Before all spans of a transaction, and after those of all earlier ones. */
+export function transactionCursor(txId: string): Cursor {
+  return cursorOf({ tx_id: txId, position: 0 });
 }
 
 /** @throws {InputError} `CURSOR_INVALID` */
@@ -69,11 +82,7 @@ export async function readTimeline(
 /** Where the timeline ends now: who reads on from here sees only what is new. */
 export async function readTimelineEnd(database: Database, identity: Identity): Promise<Cursor> {
   const values: unknown[] = [];
-  const text = visibleRowsText(
-    identity,
-    { columns: PLACE, view: VIEW, conditions: [], direction: 'desc', limit: 1 },
-    values,
-  );
+  const text = visiblePlacesText(identity, { view: VIEW, conditions: [], direction: 'desc', limit: 1 }, values);
   const statement = { text, values, types: spanTypes };
   const options = { readOnly: true } as const;
   const [last] = await database.transaction(identity, (query) => query<PlaceRow>(statement), options);
@@ -81,15 +90,13 @@ export async function readTimelineEnd(database: Database, identity: Identity): P
 }
 
 const VIEW = 'ledger.settled_timeline';
-const PLACE = 'r.tx_id, r.position';
-type PlaceRow = { tx_id: string; position: number };
 
 /** The last of the spans that a filtered page looks at; null when there is nothing new. Later spans come after it. */
 async function endOfLook(query: TransactionQuery, identity: Identity, from: Place): Promise<PlaceRow | null> {
   const values: unknown[] = [];
-  const lookedAt = visibleRowsText(
+  const lookedAt = visiblePlacesText(
     identity,
-    { columns: PLACE, view: VIEW, conditions: [isAfter(from, values)], direction: 'asc', limit: LOOKED_AT_MAX },
+    { view: VIEW, conditions: [isAfter(from, values)], direction: 'asc', limit: LOOKED_AT_MAX },
     values,
   );
   const [end] = await query<PlaceRow>({
@@ -115,14 +122,10 @@ async function readSpans(
       `(r.tx_id, r.position) <= ($${values.push(end.tx_id)}::xid8, $${values.push(end.position)}::bigint)`,
     );
   }
-  const visible = visibleRowsText(
-    identity,
-    { columns: 'r.*', view: VIEW, conditions, direction: 'asc', limit },
-    values,
-  );
-  const found = await query<Row>({ text: pageText(visible, PLACE), values, types: spanTypes });
+  const places = visiblePlacesText(identity, { view: VIEW, conditions, direction: 'asc', limit }, values);
+  const found = await query<Row>({ text: pageText(places), values, types: spanTypes });
   const { rows, isCut } = readPage(found);
-  return { spans: rows.map(({ when: _alias, ...row }) => toSpan(row)), isCut };
+  return { spans: rows.map(toSpan), isCut };
 }
 
 function isAfter({ txId, position }: Place, values: unknown[]): string {

@@ -8,7 +8,7 @@ import { Database } from '../../src/ledger/index.ts';
 import { type AnyJson, Installation, PLAN_PAYLOAD, PROBE, RUN_CODE } from '../stage0/installation.ts';
 import { trustedKeys } from '../support/keys.ts';
 import { ALICE, BOB } from '../support/spans.ts';
-import { asAlice, asBob, expectProblem, openApi } from './http.ts';
+import { asAlice, asBob, authenticatorOf, expectProblem, openApi } from './http.ts';
 
 const BODY_BYTES_MAX = 1024 * 1024;
 
@@ -81,7 +81,7 @@ describe('GET /health', () => {
     const broken = createApi({
       stage0: installation.container({ database: gone }),
       trustedKeys,
-      authenticate: async () => ALICE,
+      authenticator: authenticatorOf(() => ALICE),
     });
     try {
       const problem = await expectProblem(broken.request('/health'), 503, 'DATABASE_UNAVAILABLE');
@@ -198,7 +198,7 @@ describe('POST /boot', () => {
     try {
       await altered.seed();
       await altered.tamper(`update ledger.universal_registry set name = 'x' where id = $1`, [RUN_CODE]);
-      const api = createApi({ stage0: altered.stage0, trustedKeys, authenticate: async () => ALICE });
+      const api = createApi({ stage0: altered.stage0, trustedKeys, authenticator: authenticatorOf(() => ALICE) });
       const body = JSON.stringify({ boot_function_id: RUN_CODE });
       await expectProblem(api.request('/boot', { method: 'POST', headers: asAlice, body }), 409, 'HASH_MISMATCH');
     } finally {
@@ -210,9 +210,9 @@ describe('POST /boot', () => {
     const broken = createApi({
       stage0: installation.stage0,
       trustedKeys,
-      authenticate: async () => {
+      authenticator: authenticatorOf(() => {
         throw new Error('the password is hunter2');
-      },
+      }),
     });
     const response = await broken.request('/boot', { method: 'POST', headers: asAlice, body: '{}' });
     const text = await response.text();

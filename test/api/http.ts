@@ -1,6 +1,9 @@
 import { expect } from 'vitest';
 import { createApi } from '../../src/api/index.ts';
-import type { Identity } from '../../src/ledger/index.ts';
+import { AccessError } from '../../src/errors.ts';
+import type { Authenticator } from '../../src/identity/index.ts';
+import { type Identity, listenForTimeline } from '../../src/ledger/index.ts';
+import { TimelineHub } from '../../src/timeline/index.ts';
 import type { AnyJson, Installation } from '../stage0/installation.ts';
 import { trustedKeys } from '../support/keys.ts';
 import { ALAN, ALICE, BOB, OTHER_ALICE } from '../support/spans.ts';
@@ -17,13 +20,32 @@ export const asAlan = { Authorization: 'Bearer token-of-alan' };
 export const asBob = { Authorization: 'Bearer token-of-bob' };
 export const asOtherAlice = { Authorization: 'Bearer token-of-other-alice' };
 
+/** Of tokens that never end and allow everything. */
+export function authenticatorOf(identityOf: (token: string) => Identity | undefined): Authenticator {
+  return {
+    async authenticate(token) {
+      const identity = identityOf(token);
+      if (identity === undefined) throw new AccessError('TOKEN_INVALID', 'this token is not known');
+      return { identity, scopes: ['*'], tokenId: null, expiresAt: null };
+    },
+    ended: async () => [],
+  };
+}
+
 /** The API over an installation, for the identities that tests know. */
-export function openApi(installation: Installation): ReturnType<typeof createApi> {
+export function openApi(installation: Installation, timeline?: TimelineHub): ReturnType<typeof createApi> {
   return createApi({
     stage0: installation.stage0,
     trustedKeys,
-    authenticate: async (token) => TOKENS.get(token) ?? null,
+    authenticator: authenticatorOf((token) => TOKENS.get(token)),
+    ...(timeline === undefined ? {} : { timeline }),
   });
+}
+
+/** The live timeline of an installation; whoever opens it stops it. */
+export function openTimeline({ stage0, ledger }: Installation): TimelineHub {
+  const listen = (onSpans: () => void) => listenForTimeline({ url: ledger.urls.loglineos_app }, onSpans);
+  return new TimelineHub({ ...stage0, authenticator: authenticatorOf(() => undefined), listen });
 }
 
 /** What somebody sends and hears, as JSON. */

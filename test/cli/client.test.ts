@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { build } from 'esbuild';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Client } from '../../src/client/index.ts';
 
@@ -127,5 +128,20 @@ describe('Client', () => {
 
   it.each(['127.0.0.1:8787', 'ftp://127.0.0.1', ''])('refuses a URL of another form: %j', (url) => {
     expect(() => new Client({ url, token: TOKEN })).toThrow(expect.objectContaining({ code: 'URL_INVALID' }));
+  });
+
+  it('is small in a browser, and brings nothing but itself: no schema library, no module of Node', async () => {
+    const entry = new URL('../../src/client/index.ts', import.meta.url).pathname;
+    const options = {
+      bundle: true,
+      minify: true,
+      write: false,
+      metafile: true,
+      platform: 'browser',
+      format: 'esm',
+    } as const;
+    const { metafile, outputFiles } = await build({ ...options, entryPoints: [entry] });
+    expect(Object.keys(metafile.inputs).filter((path) => !/^src\/(client\/|errors\.ts$)/.test(path))).toEqual([]);
+    expect(outputFiles[0]?.contents.length).toBeLessThan(8_000);
   });
 });
