@@ -5,8 +5,9 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { build } from 'esbuild';
+import { build, type Plugin } from 'esbuild';
 import { type Zippable, zipSync } from 'fflate';
+import { buildConsole } from '../src/console/build.ts';
 
 interface FunctionBundle {
   /** The function's name in AWS, and of its folder under `dist/`. */
@@ -22,24 +23,51 @@ const DIST = join(PROJECT, 'dist');
 export const FUNCTIONS: FunctionBundle[] = [
   { name: 'loglineos-db-migration', entry: 'src/lambda/migrate.ts', beside: { sql: 'sql' } },
   { name: 'loglineos-seed', entry: 'src/lambda/seed.ts', beside: { ROW: 'ROW' } },
+  { name: 'loglineos-authorizer', entry: 'src/lambda/authorizer.ts', beside: {} },
   ...Object.entries({
     'loglineos-stage0-loader': 'src/lambda/stage0.ts',
     'loglineos-observer': 'src/lambda/observer.ts',
     'loglineos-request-worker': 'src/lambda/request-worker.ts',
     'loglineos-policy-agent': 'src/lambda/policy-agent.ts',
+    'loglineos-api-stream': 'src/lambda/api-stream.ts',
   }).map(([name, entry]) => ({ name, entry, beside: { 'src/kernel/sandbox/child.cjs': 'child.cjs' } })),
+  {
+    name: 'loglineos-api',
+    entry: 'src/lambda/api.ts',
+    beside: { 'src/kernel/sandbox/child.cjs': 'child.cjs', 'dist/console': 'console' },
+  },
+  ...Object.entries({
+    'loglineos-timeline': 'src/lambda/timeline.ts',
+    'loglineos-timeline-reader': 'src/lambda/timeline-reader.ts',
+    'loglineos-timeline-sender': 'src/lambda/timeline-sender.ts',
+  }).map(([name, entry]) => ({ name, entry, beside: {} })),
 ];
 
 /** `pg` is CommonJS and asks for `require`, which an ES module has to make for itself. */
 const REQUIRE_BANNER =
   "import{createRequire as __createRequire}from'node:module';const require=__createRequire(import.meta.url);";
 
+/** zod brings its messages in fifty languages, a quarter of the API's bundle; ours are our own. */
+const WITHOUT_LOCALES: Plugin = {
+  name: 'without-locales',
+  setup: ({ onResolve }) =>
+    onResolve({ filter: /^\.\.\/locales\/index\.js$/ }, ({ importer }) =>
+      importer.includes('/zod/v4/') ? { path: join(importer, '../../locales/en.js') } : undefined,
+    ),
+};
+
 /** A zip's entries need some time; this is the first one the format knows. */
 const ZIP_TIME = new Date(1980, 0, 1);
 
 export async function buildAll(): Promise<{ name: string; bundle_bytes: number; zip_bytes: number; sha256: string }[]> {
   await rm(DIST, { recursive: true, force: true });
+  await writeConsole(join(DIST, 'console'));
   return Promise.all(FUNCTIONS.map(buildFunction));
+}
+
+async function writeConsole(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  for (const [name, bytes] of await buildConsole()) await writeFile(join(folder, name), bytes);
 }
 
 async function buildFunction({ name, entry, beside }: FunctionBundle) {
@@ -63,6 +91,7 @@ async function buildFunction({ name, entry, beside }: FunctionBundle) {
     banner: { js: REQUIRE_BANNER },
     // Optional parts of pg that this system never uses.
     external: ['pg-native', 'cloudflare:sockets'],
+    plugins: [WITHOUT_LOCALES],
     logLevel: 'warning',
   });
   const scripts = (await readdir(folder)).filter((file) => file.endsWith('.mjs')).sort();

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { readSecretField } from '../aws/index.ts';
 import { Fields } from '../fields.ts';
+import { readJwtOptions } from '../identity/jwt-config.ts';
 import type { ConnectionOptions } from '../ledger/index.ts';
 
 /** Where the database is and who logs in. The password is in the secret, as its field `password`. */
@@ -32,6 +33,10 @@ class Environment extends Fields {
     return new Set(this.text(name, /^[0-9a-f]{64}(,[0-9a-f]{64})*$/, 'public keys of 64 hex digits').split(','));
   }
 
+  trustedKeys() {
+    return { root: this.publicKeys('TRUSTED_ROOT_KEYS'), runtime: this.publicKeys('TRUSTED_RUNTIME_KEYS') };
+  }
+
   database(): DatabaseConfig {
     return {
       host: this.nonEmpty('DATABASE_HOST'),
@@ -50,10 +55,7 @@ export function readStage0Config(env: NodeJS.ProcessEnv) {
     database: fields.database(),
     /** Fields `runtime_key` and `tenant_master_key`, 64 hex digits each. */
     runtimeSecretArn: fields.secretArn('RUNTIME_SECRET_ARN'),
-    trustedKeys: {
-      root: fields.publicKeys('TRUSTED_ROOT_KEYS'),
-      runtime: fields.publicKeys('TRUSTED_RUNTIME_KEYS'),
-    },
+    trustedKeys: fields.trustedKeys(),
     /** Fields by the names that provider rows say; without it, only providers that need no secret can be called. */
     providerSecretArn: fields.has('PROVIDER_SECRET_ARN') ? fields.secretArn('PROVIDER_SECRET_ARN') : undefined,
     /** A dimension of the metrics that the roles publish. */
@@ -62,6 +64,25 @@ export function readStage0Config(env: NodeJS.ProcessEnv) {
 }
 
 export type Stage0Config = ReturnType<typeof readStage0Config>;
+
+export function readApiConfig(env: NodeJS.ProcessEnv) {
+  const fields = new Environment(env, '');
+  const origins = fields.optionalText(
+    'CORS_ORIGINS',
+    ORIGINS,
+    'origins such as https://console.example, separated by commas',
+  );
+  return {
+    ...readStage0Config(env),
+    jwt: readJwtOptions(env),
+    /** Whose pages may ask the API. */
+    corsOrigins: origins?.split(',') ?? [],
+  };
+}
+
+export type ApiConfig = ReturnType<typeof readApiConfig>;
+
+const ORIGINS = /^https?:\/\/[^/,\s]+(,https?:\/\/[^/,\s]+)*$/;
 
 export function readSeedConfig(env: NodeJS.ProcessEnv) {
   const fields = new Environment(env, '');
@@ -84,6 +105,29 @@ export function readMigrateConfig(env: NodeJS.ProcessEnv) {
       loglineos_seeder: fields.secretArn('SEEDER_LOGIN_SECRET_ARN'),
       loglineos_auditor: fields.secretArn('AUDITOR_LOGIN_SECRET_ARN'),
     },
+  };
+}
+
+export function readTimelineReaderConfig(env: NodeJS.ProcessEnv) {
+  const fields = new Environment(env, '');
+  return { database: fields.database(), trustedKeys: fields.trustedKeys() };
+}
+
+export function readTimelineConfig(env: NodeJS.ProcessEnv) {
+  return {
+    /** Of DynamoDB, with the partition key `connection_id` and the TTL attribute `ends_at`. */
+    connectionsTable: new Environment(env, '').text('CONNECTIONS_TABLE', /^[\w.-]{3,255}$/, 'the name of a table'),
+  };
+}
+
+export function readTimelineSenderConfig(env: NodeJS.ProcessEnv) {
+  const fields = new Environment(env, '');
+  return {
+    ...readTimelineConfig(env),
+    /** Name or ARN of `loglineos-timeline-reader`. */
+    readerFunction: fields.nonEmpty('READER_FUNCTION'),
+    /** The WebSocket API's stage, as https: below it is `@connections`. */
+    socketsEndpoint: fields.text('SOCKETS_ENDPOINT', /^https?:\/\//, 'the URL of a stage'),
   };
 }
 

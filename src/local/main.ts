@@ -1,9 +1,11 @@
 /**
- * `npm start`: the local stack. `PORT` (8787), `LOGLINEOS_HOME` (.loglineos), `DATABASE_URL` (a Postgres of your own).
+ * `npm start`: the local stack. `PORT` (8787), `LOGLINEOS_HOME` (.loglineos), `DATABASE_URL` (a Postgres of your own),
+ * `LOGLINEOS_JWT_ISSUER` and those beside it (`../identity/jwt-config.ts`).
  * With `--json` it prints one line when ready, for programs.
  */
 import { parseArgs } from 'node:util';
 import { failureText, InputError } from '../errors.ts';
+import { readJwtOptions } from '../identity/index.ts';
 import { homeFolder } from './home.ts';
 import { type Ready, type Stack, startStack } from './stack.ts';
 
@@ -15,6 +17,7 @@ async function main(): Promise<void> {
     home: homeFolder(process.env),
     databaseUrl: process.env.DATABASE_URL || undefined,
     port: parsePort(process.env.PORT),
+    jwt: readJwtOptions(process.env),
     log: (entry) => process.stderr.write(`${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`),
   });
   const isStopping = stopOnSignal(starting);
@@ -53,6 +56,7 @@ LogLineOS is ready at ${url}
 
   tenant     ${tenant_id}, user ${user_id}
   token      ${token}
+  console    ${url}/console#token=${token}
   database   ${database_url}
 
 ${describeBoot(url, token, boot)}

@@ -1,8 +1,17 @@
 import { type ServerType, serve } from '@hono/node-server';
 import { createApi } from '../api/index.ts';
 import { ConflictError, GovernanceError, UpstreamError } from '../errors.ts';
+import { type Authenticator, createAuthenticator, type JwtOptions } from '../identity/index.ts';
 import { Sandbox } from '../kernel/index.ts';
-import { Database, grantLogins, type LoginRole, loadMigrations, migrate, readVersions } from '../ledger/index.ts';
+import {
+  Database,
+  grantLogins,
+  type LoginRole,
+  listenForTimeline,
+  loadMigrations,
+  migrate,
+  readVersions,
+} from '../ledger/index.ts';
 import { readRowFiles, seed } from '../seed/index.ts';
 import { loadBlake3 } from '../span/blake3-wasm.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
@@ -16,11 +25,13 @@ import {
   reapLostBoots,
   type Stage0,
 } from '../stage0/index.ts';
-import { tokensMatch } from './bearer-token.ts';
+import { TimelineHub } from '../timeline/index.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
+import { CONNECTIONS_PATH, createConnectionsApi } from './gateway.ts';
 import { type LocalSecrets, lockHome, openSecrets, trustedKeysOf } from './home.ts';
 import { createLambdaApi, LAMBDA_API_PATH } from './lambda-api.ts';
 import { type Roles, roleFunctions, startRoles } from './roles.ts';
+import { SocketServer } from './sockets.ts';
 
 export interface StackOptions {
   home: string;
@@ -28,6 +39,8 @@ export interface StackOptions {
   databaseUrl: string | undefined;
   /** 0 takes any free port. */
   port: number;
+  /** Whose JWTs count beside the local token and API tokens. */
+  jwt?: JwtOptions | undefined;
   log: (entry: Record<string, unknown>) => void;
 }
 
@@ -35,6 +48,8 @@ export interface StackOptions {
 export interface Ready {
   ready: true;
   url: string;
+  /** Where WebSockets are opened. */
+  ws_url: string;
   lambda_endpoint: string;
   token: string;
   tenant_id: string;
@@ -65,6 +80,8 @@ const RUN_CODE_KERNEL_ID = '00000000-0000-4000-8000-000000000001';
 export const BOOTS_MAX = 8;
 /** Each boot may hold one for its lock, and needs another beside it. */
 const CONNECTIONS_MAX = 20;
+/** Those who read the timeline live wait for no boot. */
+const TIMELINE_CONNECTIONS_MAX = 4;
 /** How long a stop waits for requests under way. */
 const STOP_GRACE_MS = 3_000;
 
@@ -118,7 +135,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     // Nothing else runs on an embedded database: a boot without an end was ours and is lost, due or not.
     await reapLostBoots(stage0, '-infinity', options.databaseUrl === undefined ? 'infinity' : new Date());
 
-    const authenticate = async (token: string) => (tokensMatch(token, secrets.token) ? LOCAL_IDENTITY : null);
+    const local = { token: secrets.token, identity: LOCAL_IDENTITY };
+    const authenticator = createAuthenticator({ ...stage0, trustedKeys, jwt: options.jwt, local });
     const lambdaFunctions = {
       'loglineos-db-migration': () => migrateDatabase(adminUrl, secrets),
       'loglineos-seed': () => seedDatabase(seeder, secrets),
@@ -126,10 +144,20 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       ...roleFunctions(stage0),
     };
     const lambdaApi = createLambdaApi(lambdaFunctions, log);
-    const api = createApi({ stage0, trustedKeys, authenticate });
-    const fetch = (request: Request) =>
-      new URL(request.url).pathname.startsWith(LAMBDA_API_PATH) ? lambdaApi.fetch(request) : api.fetch(request);
-    const url = `http://127.0.0.1:${await listen(fetch, port, undo)}`;
+    // When somebody first looks: a start should not wait for it.
+    const consoleFiles = async () => (await import('../console/build.ts')).buildConsole();
+    const timeline = openTimeline(appUrl, stage0, authenticator, undo);
+    const api = createApi({ stage0, trustedKeys, authenticator, timeline, consoleFiles });
+    const sockets = new SocketServer((request, env) => api.fetch(request, env), timeline);
+    const connectionsApi = createConnectionsApi(sockets.connections);
+    const fetch = (request: Request, env: object) => {
+      const { pathname } = new URL(request.url);
+      if (pathname.startsWith(LAMBDA_API_PATH)) return lambdaApi.fetch(request);
+      return CONNECTIONS_PATH.test(pathname) ? connectionsApi.fetch(request) : api.fetch(request, env);
+    };
+    undo.push(async () => sockets.close());
+    const url = `http://127.0.0.1:${await listen(fetch, sockets, port, undo)}`;
+    undo.push(() => timeline.stop());
 
     const firstBoot = await bootForShow(stage0, trustedKeys);
     roles = startRoles(stage0, { url: appUrl });
@@ -139,6 +167,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       ready: {
         ready: true,
         url,
+        ws_url: `${url.replace('http', 'ws')}/ws`,
         lambda_endpoint: url,
         token: secrets.token,
         tenant_id: LOCAL_IDENTITY.tenantId,
@@ -225,8 +254,23 @@ async function seedDatabase(seeder: Database, secrets: LocalSecrets) {
   return seed(seeder, rows, createSignerFromHex(nodeEd25519, secrets.root_key), () => new Date());
 }
 
+/** The timeline live. Whoever watches is sent away before the server stops. */
+function openTimeline(
+  url: string,
+  { now, log }: Stage0,
+  authenticator: Authenticator,
+  undo: (() => Promise<unknown>)[],
+): TimelineHub {
+  const applicationName = 'loglineos-timeline';
+  const database = new Database({ url, applicationName, connectionsMax: TIMELINE_CONNECTIONS_MAX });
+  undo.push(() => database.close());
+  const listen = (onSpans: () => void) => listenForTimeline({ url }, onSpans);
+  return new TimelineHub({ database, authenticator, listen, now, log });
+}
+
 function listen(
-  fetch: (request: Request) => Response | Promise<Response>,
+  fetch: (request: Request, env: object) => Response | Promise<Response>,
+  sockets: SocketServer,
   port: number,
   undo: (() => Promise<unknown>)[],
 ): Promise<number> {
@@ -235,6 +279,7 @@ function listen(
       undo.push(() => closeServer(server));
       resolve(info.port);
     });
+    server.on('upgrade', (request, stream, head) => void sockets.upgrade(request, stream, head));
     server.on('error', (cause: { code?: string }) =>
       reject(
         cause.code === 'EADDRINUSE'

@@ -1,19 +1,30 @@
+import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { getRequestListener } from '@hono/node-server';
 import { unzipSync } from 'fflate';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildAll, FUNCTIONS } from '../../scripts/build.ts';
+import { createApiToken } from '../../src/identity/index.ts';
 import { appendSpans, Database, type SpanDraft } from '../../src/ledger/index.ts';
+import { createLambdaApi } from '../../src/local/lambda-api.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { createSigner } from '../../src/span/index.ts';
+import type { Stage0 } from '../../src/stage0/index.ts';
+import { DynamoDb } from '../aws/dynamodb.ts';
+import { type Client, GatewayServer } from '../aws/gateway-server.ts';
 import { MetricsEndpoint } from '../aws/metrics-endpoint.ts';
 import { Program } from '../local/stack-process.ts';
 import { startTemporaryPostgres, withClient, withDatabase } from '../support/postgres-server.ts';
-import { FunctionProcess } from './function-process.ts';
+import { FunctionProcess, type Invocation } from './function-process.ts';
 import { SecretsManager } from './secrets-manager.ts';
 
 const BUNDLE_BYTES_MAX = 1024 * 1024;
+/** Those with the HTTP routes, and so with their schemas. */
+const API_BUNDLE_BYTES_MAX = 1.25 * 1024 * 1024;
 const RUN_CODE = '00000000-0000-4000-8000-000000000001';
 const PLAN_PAYLOAD = { boot_function_id: RUN_CODE, user_id: 'test', tenant_id: 'system' };
 const DIST = new URL('../../dist', import.meta.url).pathname;
@@ -29,12 +40,21 @@ const STAGE0 = 'loglineos-stage0-loader';
 const OBSERVER = 'loglineos-observer';
 const WORKER = 'loglineos-request-worker';
 const AGENT = 'loglineos-policy-agent';
+const AUTHORIZER = 'loglineos-authorizer';
+const API = 'loglineos-api';
+const API_STREAM = 'loglineos-api-stream';
+const TIMELINE = 'loglineos-timeline';
+const READER = 'loglineos-timeline-reader';
+const SENDER = 'loglineos-timeline-sender';
 
 let folder: string;
 let built: Awaited<ReturnType<typeof buildAll>>;
 let postgres: Awaited<ReturnType<typeof startTemporaryPostgres>>;
 let manager: SecretsManager;
 let metrics: MetricsEndpoint;
+let dynamodb: DynamoDb;
+let gateway: GatewayServer | undefined;
+let lambda: Server | undefined;
 let databaseUrl: string;
 const env: Record<string, Record<string, string>> = {};
 const started: FunctionProcess[] = [];
@@ -86,12 +106,21 @@ beforeAll(async () => {
   metrics = await MetricsEndpoint.start();
   const { AWS_ENDPOINT_URL_CLOUDWATCH = '' } = process.env;
   for (const name of [OBSERVER, WORKER, AGENT]) env[name] = { ...env[STAGE0], AWS_ENDPOINT_URL_CLOUDWATCH };
+  for (const name of [AUTHORIZER, API, API_STREAM]) env[name] = env[STAGE0];
+  const { RUNTIME_SECRET_ARN: _none, ...withoutKeys } = env[STAGE0];
+  env[READER] = withoutKeys;
+  dynamodb = await DynamoDb.start();
+  env[TIMELINE] = { ...dynamodb.env, CONNECTIONS_TABLE: await dynamodb.createConnectionsTable() };
 });
 
 afterAll(async () => {
   await Promise.all(started.map((process) => process.end()));
   await manager?.stop();
   await metrics?.stop();
+  await gateway?.stop();
+  lambda?.closeAllConnections();
+  lambda?.close();
+  await dynamodb?.stop();
   await postgres?.stop();
   if (folder !== undefined) await rm(folder, { recursive: true, force: true });
 });
@@ -102,6 +131,59 @@ function start(name: string, more: Record<string, string> = {}, remainingMs?: nu
   return container;
 }
 
+/** A token of somebody's, as the API gives them. */
+async function token(scopes = ['*'], expires_in_s = 600): Promise<string> {
+  const url = new URL(databaseUrl);
+  [url.username, url.password] = ['loglineos_app', secretOf('loglineos_app')];
+  const database = new Database({ url: url.href, applicationName: 'test' });
+  const signer = createSigner(nodeEd25519, Buffer.from(secretOf('runtime'), 'hex'));
+  const tenantMasterKey = Buffer.from(secretOf('tenants'), 'hex');
+  const stage0 = { database, signer, tenantMasterKey, now: () => new Date() } as unknown as Stage0;
+  const caller = { identity: { userId: 'una', tenantId: 'unit' }, scopes: ['*'], tokenId: null, expiresAt: null };
+  const made = await createApiToken(stage0, caller, { name: 'a token', scopes, expires_in_s }).finally(() =>
+    database.close(),
+  );
+  return made.token;
+}
+
+/** A request as a REST API's proxy integration passes it on. */
+function restEvent(
+  method: string,
+  path: string,
+  { token, body, query }: { token?: string; body?: unknown; query?: Record<string, string> } = {},
+) {
+  const headers: Record<string, string> = { Host: 'api.example', 'Content-Type': 'application/json' };
+  if (token !== undefined) headers.Authorization = `Bearer ${token}`;
+  const several = (values: Record<string, string>) =>
+    Object.fromEntries(Object.entries(values).map(([name, value]) => [name, [value]]));
+  return {
+    resource: '/{proxy+}',
+    path,
+    httpMethod: method,
+    headers,
+    multiValueHeaders: several(headers),
+    queryStringParameters: query ?? null,
+    multiValueQueryStringParameters: query === undefined ? null : several(query),
+    pathParameters: { proxy: path.slice(1) },
+    stageVariables: null,
+    requestContext: {
+      accountId: '123456789012',
+      apiId: 'api',
+      domainName: 'api.example',
+      httpMethod: method,
+      identity: { sourceIp: '192.0.2.1', userAgent: 'test' },
+      path: `/prod${path}`,
+      protocol: 'HTTP/1.1',
+      requestId: 'c6af9ac6-7b61-11e6-9a41-93e8deadbeef',
+      requestTimeEpoch: Date.now(),
+      resourcePath: '/{proxy+}',
+      stage: 'prod',
+    },
+    body: body === undefined ? null : JSON.stringify(body),
+    isBase64Encoded: false,
+  };
+}
+
 const count = () =>
   withClient(
     databaseUrl,
@@ -109,11 +191,14 @@ const count = () =>
   );
 
 describe('npm run build', () => {
-  it('makes a bundle of at most 1 MB for each function', () => {
-    expect(built.map(({ name }) => name)).toEqual([MIGRATE, SEED, STAGE0, OBSERVER, WORKER, AGENT]);
+  it('makes a bundle of at most 1 MB for each function, and a little more for those with the HTTP routes', () => {
+    const withRoutes = [API, API_STREAM];
+    const names = [MIGRATE, SEED, STAGE0, OBSERVER, WORKER, AGENT, AUTHORIZER, TIMELINE, READER, SENDER];
+    expect(built.map(({ name }) => name).sort()).toEqual([...names, ...withRoutes].sort());
     expect(FUNCTIONS.map(({ name }) => name)).toEqual(built.map(({ name }) => name));
     for (const { name, bundle_bytes, zip_bytes } of built) {
-      expect(bundle_bytes, name).toBeLessThanOrEqual(BUNDLE_BYTES_MAX);
+      const max = withRoutes.includes(name) ? API_BUNDLE_BYTES_MAX : BUNDLE_BYTES_MAX;
+      expect(bundle_bytes, name).toBeLessThanOrEqual(max);
       expect(zip_bytes, name).toBeLessThan(bundle_bytes);
     }
   });
@@ -127,7 +212,9 @@ describe('npm run build', () => {
       const files = Object.keys(unzipSync(await readFile(join(DIST, `${name}.zip`))));
       expect(files).toContain('index.mjs');
       for (const file of files)
-        expect(file).toMatch(/^[\w-]+\.(mjs|cjs)$|^sql\/\d{4}_\w+\.sql$|^ROW\/\w+\/[\w-]+\.(ndjson|js|yaml)$/);
+        expect(file).toMatch(
+          /^[\w-]+\.(mjs|cjs)$|^sql\/\d{4}_\w+\.sql$|^ROW\/\w+\/[\w-]+\.(ndjson|js|yaml)$|^console\/[a-z]+\.(html|css|js|svg)$/,
+        );
     }
   });
 });
@@ -248,6 +335,99 @@ describe('the deployed functions, one after the other', () => {
     expect(metrics.faults).toEqual([]);
   });
 
+  it('answer over HTTP whoever has a token, behind a REST API', async () => {
+    const api = start(API);
+    expect(await api.invoke(restEvent('GET', '/health'))).toMatchObject({ answer: { statusCode: 200 } });
+    const draft = { entity_type: 'note', did: 'wrote', this: 'ü', content: { tenant_id: 'other' } };
+    const posted = await api.invoke(restEvent('POST', '/api/spans', { token: await token(), body: draft }));
+    expect(posted).toMatchObject({ answer: { statusCode: 201, isBase64Encoded: false } });
+    const [{ id }] = JSON.parse(posted.answer.body).spans ?? [JSON.parse(posted.answer.body)];
+    const found = await api.invoke(restEvent('GET', `/api/spans/${id}`, { token: await token() }));
+    expect(JSON.parse(found.answer.body)).toMatchObject({ id, this: 'ü', owner_id: 'una', tenant_id: 'unit' });
+    const booted = await api.invoke(
+      restEvent('POST', '/api/boot', { token: await token(), body: { boot_function_id: RUN_CODE } }),
+    );
+    expect(JSON.parse(booted.answer.body)).toMatchObject({ ok: true, output: { result: 42 } });
+
+    for (const [event, status, code] of [
+      [restEvent('GET', '/api/me'), 401, 'TOKEN_MISSING'],
+      [restEvent('GET', '/api/me', { token: `llo_${'x'.repeat(43)}` }), 401, 'TOKEN_INVALID'],
+      [restEvent('GET', '/api/spans', { token: await token(), query: { colour: 'red' } }), 400, 'FIELD_UNKNOWN'],
+      [restEvent('GET', '/api/tokens', { token: await token(['spans:read']) }), 403, 'SCOPE_MISSING'],
+      [restEvent('GET', '/nothing', { token: await token() }), 404, 'ROUTE_NOT_FOUND'],
+    ] as const) {
+      const { answer } = await api.invoke(event);
+      expect([answer.statusCode, JSON.parse(answer.body).code], code).toEqual([status, code]);
+    }
+    expect(api.output).toMatch(/"path":"\/api\/me","status":401,"FunctionName":"the-function",.*"RequestsRefused":1/);
+  });
+
+  it('answer 503 while a secret cannot be read, and not what it is', async () => {
+    const api = start(API, { RUNTIME_SECRET_ARN: 'arn:aws:secretsmanager:eu-central-1:123456789012:secret:nowhere' });
+    const { answer } = await api.invoke(restEvent('GET', '/health'));
+    expect([answer.statusCode, JSON.parse(answer.body).code]).toEqual([503, 'SECRET_UNAVAILABLE']);
+  });
+
+  it('stream the timeline until the time is up, and say how to go on', async () => {
+    const stream = start(API_STREAM, {}, 8_000);
+    const event = restEvent('GET', '/api/timeline/stream', { token: await token(), query: { entity_type: 'note' } });
+    for (const when of ['cold', 'warm']) {
+      const { answer } = await stream.invoke(event);
+      expect(answer, when).toMatchObject({
+        statusCode: 200,
+        headers: { 'content-type': expect.stringMatching(/^text\/event-stream/) },
+      });
+      const events = [...answer.body.matchAll(/^event: (\w+)$/gm)].map(([, name]) => name);
+      expect(events).toEqual(['span', 'caught_up', 'end']);
+      expect(answer.body).toContain('data: {"code":"STOPPING"}');
+    }
+    const refused = await stream.invoke(restEvent('GET', '/api/timeline/stream'));
+    expect(refused.answer).toMatchObject({ statusCode: 401 });
+  });
+
+  it('send the timeline over a WebSocket, from the ledger to outside of its network', async () => {
+    const [authorizer, timeline, reader] = [start(AUTHORIZER), start(TIMELINE), start(READER)];
+    const answered = async (invocation: Promise<Invocation>) => {
+      const { answer, error } = await invocation;
+      if (error !== undefined) throw new Error(error.message);
+      return answer;
+    };
+    const route = (event: unknown) => answered(timeline.invoke(event));
+    const routes = { $connect: route, $disconnect: route, $default: route, subscribe: route, ping: route };
+    gateway = await GatewayServer.start({ authorize: (event) => answered(authorizer.invoke(event)), routes });
+    const lambdaApi = createLambdaApi({ [READER]: (event) => answered(reader.invoke(event)) }, () => {});
+    lambda = createServer(getRequestListener((request) => lambdaApi.fetch(request)));
+    lambda.listen(0, '127.0.0.1');
+    await once(lambda, 'listening');
+    const sender = start(
+      SENDER,
+      {
+        ...env[TIMELINE],
+        AWS_ENDPOINT_URL_LAMBDA: `http://127.0.0.1:${(lambda.address() as AddressInfo).port}`,
+        READER_FUNCTION: READER,
+        SOCKETS_ENDPOINT: gateway.endpoint,
+      },
+      18_000,
+    );
+    const sent = sender.invoke({});
+
+    expect(await gateway.connect()).toBe(401);
+    expect(await gateway.connect('', { Authorization: 'Bearer llo_unknown' })).toBe(401);
+    expect(await gateway.connect('', { Authorization: `Bearer ${await token(['boot'])}` })).toBe(403);
+    const asked = await start(API).invoke(restEvent('POST', '/api/tickets', { token: await token() }));
+    const { ticket } = JSON.parse(asked.answer.body);
+    const client = (await gateway.connect(`?ticket=${ticket}`)) as Client;
+    client.send({ action: 'subscribe', filter: { entity_type: 'note' } });
+    await client.type('caught_up');
+    expect(client.ofType('span').map(({ span }) => span.this)).toEqual(['ü']);
+
+    const short = (await gateway.connect('', { Authorization: `Bearer ${await token(['*'], 3)}` })) as Client;
+    expect(await short.type('end')).toEqual({ type: 'end', code: 'TOKEN_EXPIRED' });
+    expect(await sent).toMatchObject({ answer: { ended: { TOKEN_EXPIRED: 1 }, connections: 2 } });
+    for (const { output } of [authorizer, timeline, reader, sender]) expect(output).not.toContain(ticket);
+    expect(sender.output).toContain('"SocketFrames"');
+  });
+
   it('leave a ledger in which every row proves itself', async () => {
     const { TRUSTED_ROOT_KEYS, TRUSTED_RUNTIME_KEYS } = env[STAGE0] as Record<string, string>;
     const { code, stdout } = await new Program('scripts/verify.ts', ['--json'], {
@@ -262,7 +442,7 @@ describe('the deployed functions, one after the other', () => {
 describe('the configuration', () => {
   const optional = ['AWS_', 'DATABASE_PORT'];
 
-  it.each([MIGRATE, SEED, STAGE0])(
+  it.each([MIGRATE, SEED, STAGE0, READER])(
     'names the variable that is missing, or malformed, and does not start: %s',
     async (name) => {
       const names = Object.keys(env[name] as object).filter(

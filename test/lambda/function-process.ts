@@ -42,6 +42,12 @@ export class FunctionProcess {
     return JSON.parse(value);
   }
 
+  /** Dies wherever it is. */
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.ended;
+  }
+
   /** Import only: how the process ends when there is nothing to do. */
   async end(): Promise<number | null> {
     this.#child.stdin?.end();
