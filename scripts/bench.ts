@@ -8,11 +8,13 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { LocalSecrets } from '../src/local/home.ts';
+import { type LocalSecrets, trustedKeysOf } from '../src/local/home.ts';
 import { type Figure, table } from './bench/figures.ts';
+import { benchHttp } from './bench/http.ts';
 import { benchImports } from './bench/imports.ts';
 import { createStage0, EMPTY_KERNEL_ID, RUN_CODE_KERNEL_ID, withLedger } from './bench/installation.ts';
 import { benchAppend, benchBoot, benchVerify } from './bench/ledger.ts';
+import { benchStream } from './bench/stream.ts';
 import { benchWork } from './bench/work.ts';
 
 async function main(): Promise<void> {
@@ -22,7 +24,7 @@ async function main(): Promise<void> {
       out: { type: 'string', default: new URL('../dist/bench.json', import.meta.url).pathname },
     },
   });
-  const figures = [...(await withLedger(benchLedger)), ...(await benchImports())];
+  const figures = [...(await withLedger(benchLedger)), ...(await withLedger(benchRoutes)), ...(await benchImports())];
   const report = `${JSON.stringify({ figures })}\n`;
   await mkdir(dirname(options.out), { recursive: true });
   await writeFile(options.out, report);
@@ -38,8 +40,19 @@ async function benchLedger(adminUrl: string, secrets: LocalSecrets): Promise<Fig
       await benchBoot(stage0, adminUrl, 'boot_run_code_c8', RUN_CODE_KERNEL_ID, 8),
       await benchAppend(stage0, adminUrl),
       ...(await benchWork(stage0, adminUrl)),
+      await benchStream(stage0, adminUrl, secrets),
       await benchVerify(adminUrl, secrets),
     ];
+  } finally {
+    await stage0.sandbox.close();
+    await stage0.database.close();
+  }
+}
+
+async function benchRoutes(adminUrl: string, secrets: LocalSecrets): Promise<Figure[]> {
+  const stage0 = await createStage0(adminUrl, secrets);
+  try {
+    return await benchHttp(stage0, trustedKeysOf(secrets));
   } finally {
     await stage0.sandbox.close();
     await stage0.database.close();
