@@ -53,6 +53,7 @@ describe('the local stack', () => {
     expect(ready).toMatchObject({
       ready: true,
       url: expect.stringMatching(local),
+      ws_url: expect.stringMatching(/^ws:\/\/127\.0\.0\.1:\d+\/ws$/),
       lambda_endpoint: expect.stringMatching(local),
       token: expect.stringMatching(/^llt_[0-9a-f]{64}$/),
       tenant_id: 'local',
