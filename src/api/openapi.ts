@@ -205,7 +205,7 @@ function fieldError(code: string, path: PropertyKey[], message: string): InputEr
 }
 
 /** The parameters behind the `?`. One that is said twice is a list, which none of them may be. */
-function queryOf(c: Context): Record<string, string | string[]> {
+export function queryOf(c: Context): Record<string, string | string[]> {
   const { searchParams } = new URL(c.req.url);
   return Object.fromEntries(
     [...searchParams.keys()].map((name) => {

@@ -4,7 +4,7 @@ import { InputError } from '../errors.ts';
 import type { Caller } from '../identity/caller.ts';
 import { type EndCode, parseStart, type SpanBatch, type TimelineHub } from '../timeline/index.ts';
 import type { Variables } from './input.ts';
-import { describeRoute, parse } from './openapi.ts';
+import { describeRoute, parse, queryOf } from './openapi.ts';
 import { StreamQuerySchema } from './schemas.ts';
 import { filterOf } from './spans.ts';
 
@@ -47,7 +47,7 @@ export function streamRoutes(hub: TimelineHub, heartbeatMs = HEARTBEAT_MS): Open
   const heart = new Heart(heartbeatMs);
 
   app.get('/timeline/stream', (c) => {
-    const { after, ticket: _opened, ...query } = parse(StreamQuerySchema, c.req.query());
+    const { after, ticket: _opened, ...query } = parse(StreamQuerySchema, queryOf(c));
     const lastEventId = c.req.header('Last-Event-ID');
     const start = lastEventId ? parseStart(lastEventId, 'Last-Event-ID') : parseStart(after, 'after');
     if (c.req.method === 'HEAD') return c.body(null, 200, HEADERS); // nobody would read the stream, nor end it

@@ -1,5 +1,6 @@
+import { InputError } from '../errors.ts';
 import { Fields } from '../fields.ts';
-import type { JwtOptions } from './jwt.ts';
+import { isSafeUrl, type JwtOptions } from './jwt.ts';
 
 /**
  * Whose JWTs count, by environment variables; undefined when none do.
@@ -17,10 +18,14 @@ export function readJwtOptions(env: NodeJS.ProcessEnv): JwtOptions | undefined {
   const said = Object.entries(env).filter(([name, value]) => name.startsWith(PREFIX) && value !== '');
   if (said.length === 0) return undefined;
   const fields = new Fields(Object.fromEntries(said), '');
+  const url = <T extends string | undefined>(name: string, text: T): T => {
+    if (text === undefined || isSafeUrl(text)) return text;
+    throw new InputError('FIELD_INVALID', `${name}: expected ${URL_EXPECTED}`, { field: name });
+  };
   const options = {
-    issuer: fields.text(`${PREFIX}ISSUER`, URL_PATTERN, URL_EXPECTED),
+    issuer: url(`${PREFIX}ISSUER`, fields.text(`${PREFIX}ISSUER`, /./, URL_EXPECTED)),
     audience: fields.text(`${PREFIX}AUDIENCE`, /./, 'text'),
-    jwksUri: fields.optionalText(`${PREFIX}JWKS_URI`, URL_PATTERN, URL_EXPECTED),
+    jwksUri: url(`${PREFIX}JWKS_URI`, fields.optionalText(`${PREFIX}JWKS_URI`, /./, URL_EXPECTED)),
     userClaim: fields.optionalText(`${PREFIX}USER_CLAIM`, /./, 'text') ?? 'sub',
     tenantClaim: fields.optionalText(`${PREFIX}TENANT_CLAIM`, /./, 'text') ?? 'tenant_id',
     scopesClaim: fields.optionalText(`${PREFIX}SCOPES_CLAIM`, /./, 'text') ?? 'scope',
@@ -30,5 +35,4 @@ export function readJwtOptions(env: NodeJS.ProcessEnv): JwtOptions | undefined {
 }
 
 const PREFIX = 'LOGLINEOS_JWT_';
-const URL_PATTERN = /^https?:\/\/[^/]/;
 const URL_EXPECTED = 'an https URL';

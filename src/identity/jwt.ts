@@ -145,7 +145,8 @@ export class JwtReader {
   }
 }
 
-function isSafeUrl(text: string): boolean {
+/** An issuer is asked over TLS, or on this machine. */
+export function isSafeUrl(text: string): boolean {
   const url = URL.parse(text);
   return url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopback(url.hostname));
 }

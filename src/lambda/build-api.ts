@@ -1,5 +1,5 @@
 import { Hono } from 'hono';
-import type { createApi } from '../api/index.ts';
+import type { createApi, Host } from '../api/index.ts';
 import { problemResponse } from '../api/problem.ts';
 import { type Authenticator, createAuthenticator } from '../identity/index.ts';
 import type { Stage0 } from '../stage0/index.ts';
@@ -57,7 +57,11 @@ export function lambdaApp(apiFor: (context: InvocationContext) => Promise<Api>):
   });
   app.all('*', async (c) => {
     const api = await apiFor((c.env.lambdaContext ?? c.env.context) as InvocationContext);
-    return api.fetch(c.req.raw, c.env);
+    const pending: Promise<unknown>[] = [];
+    const host: Host = { waitUntil: (work) => pending.push(work) };
+    const response = await api.fetch(c.req.raw, { ...c.env, ...host });
+    await Promise.all(pending);
+    return response;
   });
   return app;
 }

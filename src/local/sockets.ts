@@ -14,7 +14,7 @@ import {
   type SpanBatch,
   type TimelineHub,
 } from '../timeline/index.ts';
-import { keepConnection, type LiveConnection, newConnectionId } from './gateway.ts';
+import { keepConnection, type LiveConnection, newConnectionId } from './connections-api.ts';
 
 const HEARTBEAT_MS = 15_000;
 /** A client that was told to go and does not close by then is cut off. */

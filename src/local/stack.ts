@@ -26,8 +26,8 @@ import {
   type Stage0,
 } from '../stage0/index.ts';
 import { TimelineHub } from '../timeline/index.ts';
+import { CONNECTIONS_PATH, createConnectionsApi } from './connections-api.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
-import { CONNECTIONS_PATH, createConnectionsApi } from './gateway.ts';
 import { type LocalSecrets, lockHome, openSecrets, trustedKeysOf } from './home.ts';
 import { createLambdaApi, LAMBDA_API_PATH } from './lambda-api.ts';
 import { type Roles, roleFunctions, startRoles } from './roles.ts';

@@ -7,6 +7,8 @@ import type { StoredSpan } from '../span/index.ts';
 const TEXT = /^[^\0\p{Cs}]{1,200}$/u;
 const TEXT_EXPECTED = 'text of 1 to 200 characters';
 const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)$/;
+/** As the ledger writes it; there is no year 0, and in UTC none beyond 9999. */
+const INSTANT_UTC = /^(?!0000)\d{4}-/;
 const INSTANT_EXPECTED = 'an instant such as 2026-01-31T12:00:00Z';
 
 /** What somebody wants to see, from untrusted fields: those of `GET /api/timeline`, with the same rules. */
@@ -16,7 +18,8 @@ export function readFilter(fields: Fields): SpanFilter {
   const instant = (name: string) => {
     const at = fields.optionalText(name, INSTANT, INSTANT_EXPECTED);
     if (at === undefined) return undefined;
-    if (!Number.isNaN(Date.parse(at))) return new Date(at).toISOString();
+    const utc = Number.isNaN(Date.parse(at)) ? '' : new Date(at).toISOString();
+    if (INSTANT_UTC.test(utc)) return utc;
     throw new InputError('FIELD_INVALID', `filter.${name}: expected ${INSTANT_EXPECTED}`, { field: `filter.${name}` });
   };
   return {

@@ -12,9 +12,11 @@ export interface Limits {
   /** Of one user of one tenant. */
   connectionsPerIdentityMax: number;
   subscriptionsPerConnectionMax: number;
-  /** Bytes that may wait for a client before it is left to take them, and how long that may last. */
+  /** Bytes that may wait for a client before it gets no more spans, and how long that may last. */
   bufferBytesMax: number;
   drainMs: number;
+  /** Bytes that may wait when a client asks for something; more than a page of spans, which may wait as a whole. */
+  backlogBytesMax: number;
   /** How often credentials are looked at; if that fails for longer than `uncheckedMs`, everybody is sent away. */
   checkMs: number;
   uncheckedMs: number;
@@ -26,6 +28,7 @@ const LIMITS: Limits = {
   subscriptionsPerConnectionMax: 20,
   bufferBytesMax: 1024 * 1024,
   drainMs: 30_000,
+  backlogBytesMax: 16 * 1024 * 1024,
   checkMs: 500,
   uncheckedMs: 5_000,
 };
@@ -180,8 +183,8 @@ export class Connection {
   }
 
   /** A client that asks for more than it takes is sent away. */
-  checkBuffer(): void {
-    if (this.client.bufferedBytes() > 2 * this.#limits.bufferBytesMax) this.end('SLOW_CLIENT');
+  checkBacklog(): void {
+    if (this.client.bufferedBytes() > this.#limits.backlogBytesMax) this.end('SLOW_CLIENT');
   }
 
   /** Nothing more is sent but why. */

@@ -4,7 +4,7 @@
  * Authoritative for what a subscriber gets and in which order, for who is sent away and when, and for the messages of the
  * WebSocket. Must never show a span that the ledger did not read under the subscriber's own identity.
  */
-export { matchesFilter, parseStart, readFilter } from './filter.ts';
+export { parseStart, readFilter } from './filter.ts';
 export { type Client, Connection, type EndCode, type HubOptions, TimelineHub } from './hub.ts';
 export { type Channel, CLOSE_CODES, frames, MESSAGE_BYTES_MAX, parseMessage, Session } from './protocol.ts';
-export type { Sink, SpanBatch } from './reader.ts';
+export type { SpanBatch } from './reader.ts';

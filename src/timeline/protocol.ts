@@ -92,7 +92,7 @@ export class Session {
     } catch (error) {
       this.#channel.send(frames.error(error));
     }
-    this.#connection.checkBuffer();
+    this.#connection.checkBacklog();
   }
 
   #obey(message: Message): void {

@@ -3,7 +3,8 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import { WebSocket } from 'ws';
-import { createConnectionsApi, type GatewayOptions, SocketGateway } from '../../src/local/gateway.ts';
+import { createConnectionsApi } from '../../src/local/connections-api.ts';
+import { type GatewayOptions, SocketGateway } from './socket-gateway.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: a frame; the test says what it expects
 type Frame = any;

@@ -4,8 +4,8 @@ import type { AddressInfo } from 'node:net';
 import { ApiGatewayManagementApiClient, GetConnectionCommand } from '@aws-sdk/client-apigatewaymanagementapi';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Sockets } from '../../src/aws/gateway.ts';
-import type { GatewayOptions, SocketEvent } from '../../src/local/gateway.ts';
 import { type Client, GatewayServer } from './gateway-server.ts';
+import type { GatewayOptions, SocketEvent } from './socket-gateway.ts';
 
 const allow = {
   principalId: 'alice',

@@ -53,6 +53,19 @@ describe('who shows a token that is none', () => {
   });
 });
 
+describe('a host that is frozen after its answer', () => {
+  it('is told what to wait for', async () => {
+    const { app } = openApi(installation.stage0);
+    const work: Promise<unknown>[] = [];
+    const env = { waitUntil: (promise: Promise<unknown>) => work.push(promise) };
+    const before = (await denials("name = 'TOKEN_MISSING'")).length;
+    const answer = await app.request('/api/me', {}, env);
+    expect(answer.status).toBe(401);
+    await Promise.all(work);
+    expect(await denials("name = 'TOKEN_MISSING'")).toHaveLength(before + 1);
+  });
+});
+
 describe('whom we know', () => {
   it('is refused in his own tenant, where others of it see that', async () => {
     const { as } = openApi(installation.stage0);

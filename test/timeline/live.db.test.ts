@@ -368,7 +368,7 @@ describe('a WebSocket', () => {
   });
 
   it('is sent away when it asks and asks, and does not read the answers', async () => {
-    const server = await start({ limits: { bufferBytesMax: 64 * 1024, drainMs: 60_000 } });
+    const server = await start({ limits: { backlogBytesMax: 128 * 1024, drainMs: 60_000 } });
     const client = await WsClient.open(server, server.tokens.give(ALICE));
     client.socket.pause();
     const wrong = JSON.stringify({ action: 'x'.repeat(50) });

@@ -13,7 +13,7 @@ import {
   TIMELINE_START,
 } from '../../src/ledger/index.ts';
 import { type SealedSpan, type StoredSpan, sealSpan } from '../../src/span/index.ts';
-import { matchesFilter, readFilter } from '../../src/timeline/index.ts';
+import { matchesFilter, readFilter } from '../../src/timeline/filter.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { runtimeSigner } from '../support/keys.ts';
 import { ALAN, ALICE, BOB, hashable } from '../support/spans.ts';
@@ -31,8 +31,7 @@ afterAll(async () => {
 });
 
 /** All that is settled, as one identity sees it. */
-async function readAll(identity: Identity): Promise<StoredSpan[]> {
-  const database = ledger.open('loglineos_app');
+async function readAll(identity: Identity, database = ledger.open('loglineos_app')): Promise<StoredSpan[]> {
   const all: StoredSpan[] = [];
   for (let after = TIMELINE_START; ; ) {
     const { spans, position } = await readTimeline(database, identity, after, 1_000);
@@ -268,7 +267,8 @@ describe('a filter', () => {
   });
 
   it('lets through here what it lets through in the database', { timeout: 60_000 }, async () => {
-    const database = ledger.open('loglineos_app');
+    const small = await createTestDatabase();
+    const database = small.open('loglineos_app');
     const spans = fc.sample(fc.record({ filter: filters, at: fc.constantFrom(...instants) }), {
       numRuns: 400,
       seed: 7,
@@ -282,7 +282,7 @@ describe('a filter', () => {
       await database.query({ text: APPEND, values: [identity.userId, identity.tenantId, JSON.stringify(rows)] });
     }
     await sleep(300);
-    const all = await readAll(ALICE);
+    const all = await readAll(ALICE, database);
     let matched = 0;
     for (const filter of fc.sample(filters, { numRuns: 300, seed: 8 })) {
       const few = Object.fromEntries(Object.entries(filter).filter((_, i) => (matched + i) % 3 === 0)) as SpanFilter;
@@ -299,6 +299,7 @@ describe('a filter', () => {
       }
     }
     expect(matched).toBeGreaterThan(1_000);
+    await small.close();
   });
 
   it('is read alike from a query and from a message', () => {
