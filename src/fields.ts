@@ -1,5 +1,21 @@
 import { InputError } from './errors.ts';
 
+/** No U+0000 and no lone surrogate: Postgres could not keep them, or look for them. */
+export const TEXT = /^[^\0\p{Cs}]{1,200}$/u;
+export const TEXT_EXPECTED = 'text of 1 to 200 characters';
+
+const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)$/;
+/** As the ledger writes it; there is no year 0, and in UTC none beyond 9999. */
+const INSTANT_UTC = /^(?!0000)\d{4}-/;
+export const INSTANT_EXPECTED = 'an instant such as 2026-01-31T12:00:00Z';
+
+/** An instant with its offset (RFC 3339), in UTC; undefined when it is none. */
+export function toInstant(text: string): string | undefined {
+  if (!INSTANT.test(text) || Number.isNaN(Date.parse(text))) return undefined;
+  const utc = new Date(text).toISOString();
+  return INSTANT_UTC.test(utc) ? utc : undefined;
+}
+
 /**
  * Reads the fields of an untrusted JSON object one by one; what is not as expected names its field. Hand-written,
  * because Stage-0 checks three small shapes and a schema library would cost a sixth of its cold start.
@@ -95,7 +111,7 @@ export class Fields {
   }
 }
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 function invalid(field: string, expected: string): InputError {
   return field === ''

@@ -14,6 +14,7 @@ export default function on({ id, entity_type, expires_at }) {
 }
 
 const LEFT_ALONE = new Set([
+  'access_denied',
   'boot_event',
   'execution',
   'request',

@@ -53,6 +53,8 @@ export interface ApiOptions {
   authenticator: Authenticator;
   /** Where the timeline can be watched live; without it, it cannot. */
   timeline?: TimelineHub;
+  /** Who counts refusals, if the host makes more than one app. */
+  denials?: Denials;
   /** The files of the console; without them there is none. */
   consoleFiles?: () => Promise<ConsoleFiles>;
   /** Origins whose pages may ask and read, for instance `https://console.example`; none if not said. */
@@ -65,13 +67,13 @@ export function createApi({
   trustedKeys,
   authenticator,
   timeline,
+  denials = new Denials(stage0),
   consoleFiles,
   corsOrigins = [],
 }: ApiOptions): OpenAPIHono<Variables> {
   const app = new OpenAPIHono<Variables>();
 
   const tickets = createTickets(stage0.tenantMasterKey, authenticator, stage0.now);
-  const denials = new Denials(stage0);
   app.onError((error, c) => {
     if (error instanceof AccessError) {
       const written = denials.record(error.code, sourceOf(c), c.get('caller'));

@@ -1,17 +1,18 @@
 import { ConflictError, InputError } from '../errors.ts';
+import { TEXT, TEXT_EXPECTED } from '../fields.ts';
+import { type Caller, requireScope } from '../identity/index.ts';
 import {
   type AppendContext,
   type Appended,
   appendSpans,
   hashDraft,
-  type Identity,
   readFirstVersions,
   type SpanDraft,
 } from '../ledger/index.ts';
 import type { StoredSpan } from '../span/index.ts';
 import { appendContext, derivedId, type Stage0 } from '../stage0/index.ts';
-import { IDEMPOTENCY_KEY, TEXT, TEXT_EXPECTED } from './input.ts';
-import { readDrafts } from './span-drafts.ts';
+import { IDEMPOTENCY_KEY } from './input.ts';
+import { checkStorable, readDrafts } from './span-drafts.ts';
 
 /**
  * Append the spans of a client, in his name: one, or a batch.
@@ -20,21 +21,32 @@ import { readDrafts } from './span-drafts.ts';
  * the others find the places taken and answer the same. So all of it is new spans: one that names an id, or a later seq,
  * is refused under a key.
  *
+ * @throws {AccessError} `SCOPE_MISSING`: what is appended runs by itself, and the caller may execute nothing.
  * @throws {ConflictError} `IDEMPOTENCY_KEY_REUSED`: under this key something else was appended.
  */
 export async function append(
   stage0: Stage0,
-  identity: Identity,
+  caller: Caller,
   body: unknown,
   key: string | undefined,
 ): Promise<Appended | { spans: Appended[] }> {
-  const context = appendContext(stage0, identity);
-  const { drafts, isBatch } = await readDrafts(body, context);
-  const appended =
+  const context = appendContext(stage0, caller.identity);
+  const { drafts, isBatch } = await readDrafts(body, caller.identity);
+  if (drafts.some(runsByItself)) requireScope(caller, 'execute');
+  const appending =
     key === undefined
-      ? await appendSpans(stage0.database, drafts, context)
-      : await appendUnderKey(stage0, drafts, context, key, isBatch);
+      ? appendSpans(stage0.database, drafts, context)
+      : appendUnderKey(stage0, drafts, context, key, isBatch);
+  const appended = await appending.catch((error: unknown) => {
+    if (isBatch && error instanceof InputError) checkStorable(drafts, context);
+    throw error;
+  });
   return isBatch ? { spans: appended } : (appended[0] as Appended);
+}
+
+/** A function on a schedule, or a policy at work: nobody else need ask for it. */
+function runsByItself({ entity_type, status }: SpanDraft): boolean {
+  return (entity_type === 'function' && status === 'scheduled') || (entity_type === 'policy' && status === 'active');
 }
 
 async function appendUnderKey(

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import type { z } from '@hono/zod-openapi';
 import { ConflictError, InputError } from '../errors.ts';
+import { TEXT, TEXT_EXPECTED } from '../fields.ts';
 import { appendSpans, type Identity, readLatestVersions } from '../ledger/index.ts';
 import { blake3Hex, canonicalJson, type Json, type StoredSpan } from '../span/index.ts';
 import { appendContext, derivedId, type Stage0 } from '../stage0/index.ts';
 import { requestDraft } from '../work/request-draft.ts';
-import { IDEMPOTENCY_KEY, spanNotFound, TEXT, TEXT_EXPECTED } from './input.ts';
+import { IDEMPOTENCY_KEY, spanNotFound } from './input.ts';
 import type { ExecuteBody } from './schemas.ts';
 
 /** What `POST /api/execute` asks for. */

@@ -7,10 +7,6 @@ import { parseJson } from '../span/index.ts';
 /** Who a request's token speaks for, as the routes find it. */
 export type Variables = { Variables: { identity: Identity; caller: Caller } };
 
-/** No U+0000 and no lone surrogate: Postgres could not keep them. */
-export const TEXT = /^[^\0\p{Cs}]{1,200}$/u;
-export const TEXT_EXPECTED = 'text of 1 to 200 characters';
-
 /** How the field is called, and the column; as a header it is `Idempotency-Key`. */
 export const IDEMPOTENCY_KEY = 'idempotency_key';
 

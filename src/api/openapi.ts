@@ -1,7 +1,8 @@
 import { type OpenAPIHono, z } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import { InputError } from '../errors.ts';
-import { readJson, TEXT_EXPECTED, type Variables } from './input.ts';
+import { TEXT_EXPECTED } from '../fields.ts';
+import { readJson, type Variables } from './input.ts';
 import { Problem } from './schemas.ts';
 
 type Api = OpenAPIHono<Variables>;
@@ -207,10 +208,11 @@ function fieldError(code: string, path: PropertyKey[], message: string): InputEr
 /** The parameters behind the `?`. One that is said twice is a list, which none of them may be. */
 export function queryOf(c: Context): Record<string, string | string[]> {
   const { searchParams } = new URL(c.req.url);
-  return Object.fromEntries(
-    [...searchParams.keys()].map((name) => {
-      const values = searchParams.getAll(name);
-      return [name, values.length === 1 ? (values[0] as string) : values];
-    }),
-  );
+  const query = new Map<string, string | string[]>();
+  for (const [name, value] of searchParams) {
+    const said = query.get(name);
+    if (Array.isArray(said)) said.push(value);
+    else query.set(name, said === undefined ? value : [said, value]);
+  }
+  return Object.fromEntries(query);
 }

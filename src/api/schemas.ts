@@ -1,4 +1,5 @@
 import { z } from '@hono/zod-openapi';
+import { INSTANT_EXPECTED, TEXT, TEXT_EXPECTED, toInstant, UUID } from '../fields.ts';
 import { isScope, SCOPE_EXPECTED } from '../identity/scopes.ts';
 import { PAGE_MAX, QUEUE_STATES } from '../ledger/index.ts';
 import {
@@ -11,7 +12,6 @@ import {
   type StoredSpan,
 } from '../span/index.ts';
 import { REQUESTS_CHANGED_MAX } from '../work/request-admin.ts';
-import { TEXT, TEXT_EXPECTED } from './input.ts';
 
 /**
  * What every route takes and answers. The routes validate by these, `/openapi.json` is made of them, and the client has
@@ -68,23 +68,15 @@ const name = () => text((value) => TEXT.test(value), TEXT_EXPECTED).openapi({ mi
 const matching = (pattern: RegExp, expected: string) =>
   z.string({ error: `expected ${expected}` }).regex(pattern, { error: `expected ${expected}` });
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const uuid = () =>
   text((value) => UUID.test(value), 'a UUID')
     .transform((value) => value.toLowerCase())
     .openapi({ type: 'string', format: 'uuid' });
 
-const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)$/;
-/** As the ledger writes it; there is no year 0, and in UTC none beyond 9999. */
-const INSTANT_UTC = /^(?!0000)\d{4}-/;
 /** An instant with its offset, as UTC. */
 const instant = () =>
-  text(
-    (value) =>
-      INSTANT.test(value) && !Number.isNaN(Date.parse(value)) && INSTANT_UTC.test(new Date(value).toISOString()),
-    'an instant such as 2026-01-31T12:00:00Z',
-  )
-    .transform((value) => new Date(value).toISOString())
+  text((value) => toInstant(value) !== undefined, INSTANT_EXPECTED)
+    .transform((value) => toInstant(value) as string)
     .openapi({ type: 'string', format: 'date-time' });
 
 const wholeNumber = (min: number, max = Number.MAX_SAFE_INTEGER) => {
@@ -104,7 +96,6 @@ const json = (description: string) =>
   (z.unknown() as z.ZodType<Json>).openapi({ description: `${description} Any JSON that a span can hold.`.trim() });
 
 /** A cursor of an earlier page; opaque. */
-const CURSOR = /^[0-9a-f]{32}$/;
 const cursor = () => z.string().openapi({ description: 'Opaque; ordered as text.', example: EXAMPLE_POSITION });
 
 // ---------------------------------------------------------------------------------------------------------- problems
@@ -214,7 +205,7 @@ const filterShape = {
 };
 const limit = () => numberText(PAGE_MAX, 100).openapi({ description: 'Items a page may hold.', example: 20 });
 const before = () =>
-  matching(CURSOR, 'the `before` of an earlier page')
+  matching(/^[0-9a-f]{32}$/, 'the `before` of an earlier page')
     .optional()
     .openapi({ description: 'Goes on where a page ended.' });
 

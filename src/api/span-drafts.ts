@@ -1,9 +1,8 @@
 import { AccessError, InputError } from '../errors.ts';
-import { Fields } from '../fields.ts';
+import { Fields, TEXT, TEXT_EXPECTED } from '../fields.ts';
 import { refusal } from '../kernel/index.ts';
 import { type AppendContext, hashDraft, type Identity, type SpanDraft } from '../ledger/index.ts';
 import { COLUMN_TYPES, RESERVED_FOR_CLIENTS, RESERVED_WHO } from '../span/index.ts';
-import { TEXT, TEXT_EXPECTED } from './input.ts';
 
 /** Ids of what is seeded: whoever took one would keep it from ever being seeded. */
 const RESERVED_ID = /^(00000000|c0c0c0c0)-0000-4000-8000-/;
@@ -17,19 +16,16 @@ const RESERVED_ID = /^(00000000|c0c0c0c0)-0000-4000-8000-/;
  */
 export async function readDrafts(
   body: unknown,
-  context: AppendContext,
+  identity: Identity,
 ): Promise<{ drafts: SpanDraft[]; isBatch: boolean }> {
   const fields = new Fields(body, '');
-  if (!fields.has('spans')) return { drafts: [await checkDraft(body, '', context.identity)], isBatch: false };
+  if (!fields.has('spans')) return { drafts: [await checkDraft(body, '', identity)], isBatch: false };
   const spans = fields.any('spans');
   fields.end();
   if (!Array.isArray(spans)) throw new InputError('FIELD_INVALID', 'spans: expected a list', { field: 'spans' });
   const drafts: SpanDraft[] = [];
   for (const [i, span] of spans.entries()) {
-    const path = `spans[${i}]`;
-    const draft = await checkDraft(span, path, context.identity);
-    checkStorable(draft, path, context);
-    drafts.push(draft);
+    drafts.push(await checkDraft(span, `spans[${i}]`, identity));
   }
   return { drafts, isBatch: true };
 }
@@ -107,13 +103,20 @@ function checkMatch([column, values]: [string, unknown], path: string): void {
   }
 }
 
-/** The same check that the append makes, for an error that says which span of the batch it is. */
-function checkStorable(draft: SpanDraft, path: string, context: AppendContext): void {
-  try {
-    hashDraft(draft, context);
-  } catch (error) {
-    if (!(error instanceof InputError)) throw error;
-    const field = error.field === undefined ? path : `${path}.${error.field}`;
-    throw new InputError(error.code, `${path}: ${error.message}`, { field });
+/**
+ * The same check that the append makes, one after the other: for an error that says which span of the batch it was.
+ *
+ * @throws {InputError} if it was one of them.
+ */
+export function checkStorable(drafts: SpanDraft[], context: AppendContext): void {
+  for (const [i, draft] of drafts.entries()) {
+    try {
+      hashDraft(draft, context);
+    } catch (error) {
+      if (!(error instanceof InputError)) throw error;
+      const path = `spans[${i}]`;
+      const field = error.field === undefined ? path : `${path}.${error.field}`;
+      throw new InputError(error.code, `${path}: ${error.message}`, { field });
+    }
   }
 }

@@ -53,7 +53,7 @@ export function spanRoutes(stage0: Stage0, trustedKeys: TrustedKeys): OpenAPIHon
       example: { id: EXAMPLE_FUNCTION_ID, seq: 0, curr_hash: EXAMPLE_HASH },
       problems: [409],
     },
-    ({ body }, c) => append(stage0, c.get('identity'), body, c.req.header('Idempotency-Key')),
+    ({ body }, c) => append(stage0, c.get('caller'), body, c.req.header('Idempotency-Key')),
   );
 
   addRoute(

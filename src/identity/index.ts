@@ -6,11 +6,11 @@
  * remember that a token was good, nor let a token's bytes into a span, a log or an error.
  */
 export { createApiToken, listApiTokens, revokeApiToken } from './api-tokens.ts';
-export { type AuthenticatorOptions, createAuthenticator } from './authenticator.ts';
+export { createAuthenticator } from './authenticator.ts';
 export type { Authenticator, Caller } from './caller.ts';
 export { readCaller } from './credential.ts';
 export { Denials } from './denials.ts';
 export type { JwtOptions } from './jwt.ts';
 export { readJwtOptions } from './jwt-config.ts';
-export { isScope, kernelScope, requireScope, SCOPE_EXPECTED } from './scopes.ts';
+export { kernelScope, requireScope } from './scopes.ts';
 export { createTickets, type Tickets } from './ticket.ts';

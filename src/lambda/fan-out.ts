@@ -20,8 +20,11 @@ const WAIT_MS = 1_000;
 const WAIT_SEVERAL_MS = 250;
 /** A round waits so long for its frames to be taken; a connection that needs longer misses rounds, and only it. */
 const ROUND_MS = 250;
-/** A connection gets as much of a page as it takes in this time; the rest comes with its next round. */
-const DELIVERY_MS = 5_000;
+/**
+ * A connection gets as much of a page as it takes in this time; the rest comes with its next round, which asks again
+ * whether its credential still holds.
+ */
+const DELIVERY_MS = 400;
 /** Before another try after the reader, or API Gateway, failed. */
 const FAILED_MS = 1_000;
 /** Callers of a question; with those of all its groups it stays far below Lambda's limit. */

@@ -57,6 +57,8 @@ export type TimelineEntry =
       truncated: true;
     };
 
+/** All pages of an answer are read in this time; whoever has none by then gets it with the next. */
+const READ_MS_MAX = 2_000;
 /** Groups of a question: their pages, each of `PAGE_BYTES_MAX` at most, have to fit the 6 MB that Lambda answers. */
 export const GROUPS_MAX = 40;
 /** What a span may have as JSON, and a page together; API Gateway takes 128 KB a frame. */
@@ -101,9 +103,15 @@ export async function readPages(
   return { pages, ended };
 }
 
+/** In any order, so that the pages for which there is no time left are not always the same ones. */
 async function readEach(database: Database, groups: TimelineGroup[]): Promise<TimelinePage[]> {
-  const pages: TimelinePage[] = [];
-  for (const group of groups) pages.push(await readPage(database, group));
+  const pages = groups.map(({ after }): TimelinePage => ({ spans: [], position: after, caught_up: false }));
+  const endOfReading = performance.now() + READ_MS_MAX;
+  const first = Math.floor(Math.random() * groups.length);
+  for (let n = 0; n < groups.length && performance.now() < endOfReading; n++) {
+    const i = (first + n) % groups.length;
+    pages[i] = await readPage(database, groups[i] as TimelineGroup);
+  }
   return pages;
 }
 
@@ -118,8 +126,10 @@ async function readPage(database: Database, group: TimelineGroup): Promise<Timel
   const filter = readFilter(filterFields);
   filterFields.end();
   const end = group.caught_up ? null : await readTimelineEnd(database, identity);
-  if (end !== null && group.after === 'end') return { spans: [], position: end, caught_up: true };
-  const found = await readTimeline(database, identity, group.after, PAGE_SPANS_MAX, filter);
+  // Beyond the end there is nothing that was ever shown: the position of another ledger, or of one before a restore.
+  if (end !== null && (group.after === 'end' || group.after > end))
+    return { spans: [], position: end, caught_up: true };
+  const found = await readTimeline(database, identity, group.after, PAGE_SPANS_MAX, filter, PAGE_BYTES_MAX);
   const spans = fitting(found.spans.map(entryOf));
   const position = spans.length === found.spans.length ? found.position : (spans.at(-1)?.position ?? group.after);
   return { spans, position, caught_up: end === null || position >= end };

@@ -63,8 +63,9 @@ async function obey(connectionId: string, { body = '', isBase64Encoded }: Socket
     case 'ping':
       return frames.pong();
     case 'subscribe': {
-      // As it was said: the reader reads it again, and believes nothing else.
-      const filter = JSON.stringify(JSON.parse(body).filter ?? {});
+      // In one spelling and of bounded size; the reader reads it again, and believes nothing else.
+      const { owner_id: owner, ...columns } = message.filter;
+      const filter = JSON.stringify({ ...columns, owner });
       await connections.subscribe(connectionId, message.id, filter, message.after);
       return frames.subscribed(message.id);
     }

@@ -37,7 +37,7 @@ export {
 export { listSpans } from './list-spans.ts';
 export { grantLogins, type LoginRole } from './logins.ts';
 export { readLostBoots } from './lost-boots.ts';
-export { readMetrics, type TenantMetrics } from './metrics.ts';
+export { readMetrics } from './metrics.ts';
 export { loadMigrations, type Migration, type MigrationResult, migrate } from './migrate.ts';
 export {
   advancePolicy,
@@ -76,8 +76,8 @@ export { spanTypes, toSpan } from './rows.ts';
 export { advanceSchedule, type DueSchedule, readDueSchedules, readNextDue } from './schedules.ts';
 export { endShift, holdShift } from './shift-lease.ts';
 export { PAGE_MAX, type SpanFilter } from './span-filter.ts';
-export { type Cursor, cursorOf, readTimeline, readTimelineEnd, TIMELINE_START } from './timeline.ts';
-export { hangTimelineBell, readTimelineNews, type TimelineNews } from './timeline-news.ts';
+export { CURSOR, type Cursor, cursorOf, readTimeline, readTimelineEnd, TIMELINE_START } from './timeline.ts';
+export { hangTimelineBell, readTimelineNews } from './timeline-news.ts';
 export { releaseExecution, reserveExecution } from './usage.ts';
 export { type VerifyReport, verifyLedger } from './verify-ledger.ts';
 export { listenForTimeline, listenForWork } from './work-listener.ts';

@@ -63,10 +63,10 @@ export function visiblePlacesText(
  * Rows of the places that a statement finds, in its order, as far as one page may hold their bytes: at least one. What is
  * beyond that is not read: a thousand spans may have a gigabyte.
  */
-export function pageText(places: string): string {
+export function pageText(places: string, bytesMax = PAGE_BYTES_MAX): string {
   return `with place as materialized (${places})
           select r.*, (select count(*) from place) as found
-            from ledger.rows_within(array(select id from place), array(select seq from place), ${PAGE_BYTES_MAX})
+            from ledger.rows_within(array(select id from place), array(select seq from place), ${bytesMax})
                  with ordinality r
            order by r.ordinality`;
 }

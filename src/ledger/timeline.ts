@@ -21,6 +21,9 @@ const LOOKED_AT_MAX = 10_000;
  */
 export type Cursor = string;
 
+/** Both numbers are of 63 bits and more; a position is never negative. */
+export const CURSOR = /^[0-9a-f]{16}[0-7][0-9a-f]{15}$/;
+
 /** Before the first span. */
 export const TIMELINE_START: Cursor = '0'.repeat(32);
 
@@ -40,7 +43,7 @@ export function transactionCursor(txId: string): Cursor {
 
 /** @throws {InputError} `CURSOR_INVALID` */
 export function parseCursor(cursor: Cursor, field = 'after'): Place {
-  if (!/^[0-9a-f]{16}[0-7][0-9a-f]{15}$/.test(cursor)) {
+  if (!CURSOR.test(cursor)) {
     throw new InputError('CURSOR_INVALID', 'a position is 32 hex digits, as an earlier page gave it', { field });
   }
   return { txId: BigInt(`0x${cursor.slice(0, 16)}`), position: BigInt(`0x${cursor.slice(16)}`) };
@@ -53,6 +56,8 @@ function hex64(value: bigint): string {
 /**
  * The settled spans after a position, in order, as far as the identity may see them. Resuming misses and repeats none.
  *
+ * A page takes no further span once it has `bytesMax`, or what pages of lists hold.
+ *
  * With a filter, a page goes on past what does not match: it may hold few spans, or none, and still move its position.
  */
 export async function readTimeline(
@@ -61,6 +66,7 @@ export async function readTimeline(
   after: Cursor,
   limit: number,
   filter: SpanFilter = {},
+  bytesMax?: number,
 ): Promise<{ spans: StoredSpan[]; position: Cursor }> {
   const from = parseCursor(after);
   const pageSize = Math.min(limit, PAGE_MAX);
@@ -70,7 +76,7 @@ export async function readTimeline(
       const isFiltered = Object.values(filter).some((value) => value !== undefined);
       const end = isFiltered ? await endOfLook(query, identity, from) : null;
       if (isFiltered && end === null) return { spans: [], position: after };
-      const { spans, isCut } = await readSpans(query, identity, from, end, pageSize, filter);
+      const { spans, isCut } = await readSpans(query, identity, from, end, pageSize, filter, bytesMax);
       const last = spans.at(-1);
       if (end !== null && !isCut && spans.length < pageSize) return { spans, position: cursorOf(end) };
       return { spans, position: last === undefined ? after : cursorOf(last) };
@@ -114,6 +120,7 @@ async function readSpans(
   end: PlaceRow | null,
   limit: number,
   filter: SpanFilter,
+  bytesMax?: number,
 ): Promise<{ spans: StoredSpan[]; isCut: boolean }> {
   const values: unknown[] = [];
   const conditions = [isAfter(from, values), ...filterConditions(filter, values)];
@@ -123,7 +130,7 @@ async function readSpans(
     );
   }
   const places = visiblePlacesText(identity, { view: VIEW, conditions, direction: 'asc', limit }, values);
-  const found = await query<Row>({ text: pageText(places), values, types: spanTypes });
+  const found = await query<Row>({ text: pageText(places, bytesMax), values, types: spanTypes });
   const { rows, isCut } = readPage(found);
   return { spans: rows.map(toSpan), isCut };
 }

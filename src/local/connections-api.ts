@@ -69,8 +69,7 @@ export function createConnectionsApi(connections: ReadonlyMap<string, LiveConnec
   app.use(bodyLimit({ maxSize: MESSAGE_BYTES_MAX, onError: tooLarge }));
 
   app.all('*', async (c) => {
-    const id = decodeURIComponent(c.req.path.replace(CONNECTIONS_PATH, ''));
-    const connection = connections.get(id);
+    const connection = connections.get(idOf(c.req.path));
     if (connection === undefined || connection.socket.readyState !== connection.socket.OPEN)
       return serviceError(410, 'GoneException', '');
     const { socket, connectedAt, lastActiveAt, sourceIp, userAgent } = connection;
@@ -91,6 +90,15 @@ export function createConnectionsApi(connections: ReadonlyMap<string, LiveConnec
   });
 
   return app;
+}
+
+/** Empty for what cannot be decoded: nobody's. */
+function idOf(path: string): string {
+  try {
+    return decodeURIComponent(path.replace(CONNECTIONS_PATH, ''));
+  } catch {
+    return '';
+  }
 }
 
 function serviceError(status: number, type: string, message: string): Response {

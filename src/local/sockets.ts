@@ -23,6 +23,11 @@ const END_GRACE_MS = 1_000;
 /** The app that opens sockets: it answers a handshake as any request, and calls `onSocket` if it may go on. */
 type Fetch = (request: Request, env: SocketEnv) => Response | Promise<Response>;
 
+/** Anything else that would be upgraded (HTTP/2, for one) is a request like any other. */
+export function isSocketHandshake({ headers, url }: IncomingMessage): boolean {
+  return headers.upgrade?.toLowerCase() === 'websocket' && url?.split('?', 1)[0] === '/ws';
+}
+
 /** The timeline over WebSockets (RFC 6455), on an HTTP server that others serve too. */
 export class SocketServer {
   readonly #fetch: Fetch;
@@ -42,7 +47,7 @@ export class SocketServer {
     this.#server.on('headers', (headers, request) => headers.push(`X-Connection-Id: ${this.#ids.get(request)}`));
   }
 
-  /** For the `upgrade` of the HTTP server. */
+  /** For the `upgrade` of an HTTP server, of what `isSocketHandshake` lets pass. */
   async upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): Promise<void> {
     const onError = () => stream.destroy();
     stream.on('error', onError);

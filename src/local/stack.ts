@@ -31,7 +31,7 @@ import { startEmbeddedPostgres } from './embedded-postgres.ts';
 import { type LocalSecrets, lockHome, openSecrets, trustedKeysOf } from './home.ts';
 import { createLambdaApi, LAMBDA_API_PATH } from './lambda-api.ts';
 import { type Roles, roleFunctions, startRoles } from './roles.ts';
-import { SocketServer } from './sockets.ts';
+import { isSocketHandshake, SocketServer } from './sockets.ts';
 
 export interface StackOptions {
   home: string;
@@ -275,7 +275,8 @@ function listen(
   undo: (() => Promise<unknown>)[],
 ): Promise<number> {
   return new Promise((resolve, reject) => {
-    const server = serve({ fetch, port, hostname: '127.0.0.1' }, (info) => {
+    const serverOptions = { shouldUpgradeCallback: isSocketHandshake };
+    const server = serve({ fetch, port, hostname: '127.0.0.1', serverOptions }, (info) => {
       undo.push(() => closeServer(server));
       resolve(info.port);
     });

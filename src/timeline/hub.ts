@@ -116,10 +116,8 @@ export class TimelineHub {
   /** Send away whose credential holds no more. Fails closed: whom nobody could check for some time has to come again. */
   async #check(): Promise<void> {
     const open = [...this.#connections];
-    const now = this.#options.now().getTime();
     for (const connection of open) {
-      const { expiresAt } = connection.caller;
-      if (expiresAt !== null && expiresAt.getTime() <= now) connection.end('TOKEN_EXPIRED');
+      if (this.#isExpired(connection)) connection.end('TOKEN_EXPIRED');
     }
     if (performance.now() - this.#checkedAt > this.#limits.uncheckedMs) {
       for (const connection of open) connection.end('STOPPING');
@@ -134,13 +132,18 @@ export class TimelineHub {
       const ended = new Set(await this.#options.authenticator.ended(callers));
       this.#checkedAt = startedAt;
       for (const connections of shownBy.values()) {
-        if (ended.has((connections[0] as Connection).caller)) for (const each of connections) each.end('TOKEN_REVOKED');
+        if (!ended.has((connections[0] as Connection).caller)) continue;
+        for (const each of connections) each.end(this.#isExpired(each) ? 'TOKEN_EXPIRED' : 'TOKEN_REVOKED');
       }
     } catch (error) {
       this.#options.log({ level: 'warn', message: 'credentials could not be checked', error: String(error) });
     } finally {
       this.#isChecking = false;
     }
+  }
+
+  #isExpired({ caller: { expiresAt } }: Connection): boolean {
+    return expiresAt !== null && expiresAt <= this.#options.now();
   }
 }
 

@@ -6,5 +6,5 @@
  */
 export { parseStart, readFilter } from './filter.ts';
 export { type Client, Connection, type EndCode, type HubOptions, TimelineHub } from './hub.ts';
-export { type Channel, CLOSE_CODES, frames, MESSAGE_BYTES_MAX, parseMessage, Session } from './protocol.ts';
+export { CLOSE_CODES, frames, MESSAGE_BYTES_MAX, parseMessage, Session } from './protocol.ts';
 export type { SpanBatch } from './reader.ts';

@@ -57,8 +57,9 @@ export interface ReaderOptions {
   drainMs: number;
 }
 
-/** Spans of one read. */
+/** Spans of one read, and their bytes: as much waits for each client that takes its time. */
 const PAGE = 200;
+const PAGE_BYTES = 1024 * 1024;
 /** Reads of those who catch up, at the same time: others must not wait for them. */
 const CATCH_UPS = 2;
 /** How often to look while spans come; when none come any more, how long to go on so before sleeping. */
@@ -146,18 +147,22 @@ export class TimelineReader {
 
   /** One read; whether the subscriber needs no other. */
   async #catchUpStep(subscriber: Subscriber, group: Group): Promise<boolean> {
-    const { database } = this.#options;
+    const { database, bufferBytesMax } = this.#options;
     const { identity, filter } = subscriber;
     const reached = group.position;
     const page = await this.#catchUps.pass(async () => {
-      if (!subscriber.isOpen) return null;
+      // While it waited in line, others of the same client may have filled its buffer.
+      if (!subscriber.isOpen || subscriber.outlet.bufferedBytes() > bufferBytesMax) return null;
       if (subscriber.position === null) {
-        subscriber.goal = await readTimelineEnd(database, identity);
-        subscriber.position = subscriber.after === 'end' ? subscriber.goal : subscriber.after;
+        const { after } = subscriber;
+        const end = await readTimelineEnd(database, identity);
+        subscriber.goal = end;
+        // Beyond the end there is nothing that was ever shown: the position of another ledger, or of one before a restore.
+        subscriber.position = after === 'end' || after > end ? end : after;
       }
-      return readTimeline(database, identity, subscriber.position, PAGE, filter);
+      return readTimeline(database, identity, subscriber.position, PAGE, filter, PAGE_BYTES);
     });
-    if (page === null || !subscriber.isOpen) return true;
+    if (page === null || !subscriber.isOpen) return !subscriber.isOpen;
     if (page.spans.length > 0) subscriber.sink.spans({ spans: page.spans.map(encode) });
     // Nothing was there, up to where the group had been before this read.
     const isEmpty = page.position === subscriber.position;
@@ -266,7 +271,7 @@ export class TimelineReader {
       while (group.isDue && group.live.size > 0 && group.position !== null) {
         group.isDue = false;
         const [from, horizon] = [group.position, this.#horizon];
-        const page = await readTimeline(this.#options.database, group.identity, from, PAGE);
+        const page = await readTimeline(this.#options.database, group.identity, from, PAGE, {}, PAGE_BYTES);
         if (group.position !== from) {
           group.isDue = true; // all have left meanwhile, and another has begun elsewhere
         } else if (page.spans.length > 0) {
@@ -288,7 +293,7 @@ export class TimelineReader {
   #handOut(group: Group, page: { spans: StoredSpan[]; position: Cursor }): void {
     const from = group.position as Cursor;
     group.position = page.position;
-    const encoded = page.spans.map(encode);
+    const encoded: ReturnType<typeof encode>[] = []; // each when somebody wants it
     const batches = new Map<string, SpanBatch>();
     for (const subscriber of group.live) {
       if (subscriber.outlet.bufferedBytes() > this.#options.bufferBytesMax) {
@@ -299,7 +304,8 @@ export class TimelineReader {
       const { filter, filterKey, position } = subscriber;
       let batch = batches.get(filterKey);
       if (batch === undefined) {
-        batch = { spans: encoded.filter((_, i) => matchesFilter(filter, page.spans[i] as StoredSpan)) };
+        const matching = page.spans.flatMap((span, i) => (matchesFilter(filter, span) ? [i] : []));
+        batch = { spans: matching.map((i) => (encoded[i] ??= encode(page.spans[i] as StoredSpan))) };
         batches.set(filterKey, batch);
       }
       if (position !== null && position > from) {

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { append } from '../../src/api/append.ts';
 import { cursorOf, TIMELINE_START } from '../../src/ledger/index.ts';
 import type { StoredSpan } from '../../src/span/index.ts';
+import { callerOf } from '../identity/support.ts';
 import { type AnyJson, Installation, RUN_CODE } from '../stage0/installation.ts';
 import { rootSigner } from '../support/keys.ts';
 import { ALAN, ALICE, BOB } from '../support/spans.ts';
@@ -152,7 +153,7 @@ describe('POST /api/spans', () => {
     it('is known again after the runtime key has changed', async () => {
       const first = await alice.post('/api/spans', note(), 201, under('rotated'));
       const rotated = { ...installation.stage0, signer: rootSigner };
-      const again = await append(rotated, ALICE, note(), 'rotated');
+      const again = await append(rotated, callerOf(ALICE), note(), 'rotated');
       expect(again).toEqual(first);
     });
 

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { request } from 'node:http';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { Sockets } from '../../src/aws/gateway.ts';
@@ -34,4 +35,22 @@ it('has @connections for its WebSockets, as the SDK speaks it', async () => {
   await sockets.close(id);
   expect(await client.closed).toBe(1000);
   await expect.poll(() => sockets.post(id, '{}')).toBe('gone');
+});
+
+it('knows an id that cannot be decoded for nobody’s', async () => {
+  expect((await fetch(`${ready.url}/@connections/%`, { method: 'POST', body: '{}' })).status).toBe(410);
+});
+
+it('takes a request that offers another protocol for what it is', async () => {
+  const headers = {
+    Authorization: `Bearer ${ready.token}`,
+    'Content-Type': 'application/json',
+    Connection: 'Upgrade, HTTP2-Settings',
+    Upgrade: 'h2c',
+  };
+  const sent = request(`${ready.url}/api/spans`, { method: 'POST', headers });
+  sent.end(JSON.stringify({ entity_type: 'note', name: 'upgradable' }));
+  const [answer] = await once(sent, 'response');
+  answer.resume();
+  expect(answer.statusCode).toBe(201);
 });

@@ -110,6 +110,21 @@ describe('every route', () => {
   });
 });
 
+describe('what runs by itself', () => {
+  it.each([
+    ['a function on a schedule', { entity_type: 'function', status: 'scheduled', code: 'return 1' }],
+    [
+      'a policy at work',
+      { entity_type: 'policy', status: 'active', code: 'export default function on() { return [] }' },
+    ],
+  ])('is appended by who may execute, %s for one', async (_, span) => {
+    const appender = await holderOf(['spans:append']);
+    await expectProblem(appender.request('/api/spans', { spans: [span] }), 403, 'SCOPE_MISSING');
+    await appender.post('/api/spans', { ...span, status: 'draft' }, 201);
+    await (await holderOf(['spans:append', 'execute'])).post('/api/spans', span, 201);
+  });
+});
+
 describe('a kernel', () => {
   const boots = (caller: Caller, id: string) => caller.request('/boot', { boot_function_id: id, input: null });
 

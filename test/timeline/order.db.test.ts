@@ -214,12 +214,25 @@ describe('new spans', () => {
     await slow.query('begin');
     await slow.query(APPEND, ['alice', 'acme', JSON.stringify([early])]);
     await server.append([named('late')], ALICE);
-    await sleep(2_500);
+    await sleep(1_200); // beyond what a reader sleeps; all other databases of the server wait as long
     expect(client.names).toEqual([]);
     await slow.query('commit');
     await until(() => client.spans.length === 2, 'both', 500);
     expect(client.names).toEqual(['early', 'late']);
     client.close();
+  });
+
+  it('come to who names a place that never was, and to those beside him', async () => {
+    const lost = await SseClient.open(server, server.tokens.give(ALICE), '?after=ffffffffffffffff7fffffffffffffff');
+    await lost.other('caught_up');
+    const client = await SseClient.open(server, server.tokens.give(ALICE), '?after=end');
+    await client.other('caught_up');
+    await server.append([named('beyond')], ALICE);
+    await until(() => lost.spans.length + client.spans.length === 2, 'each its span');
+    for (const each of [lost, client]) {
+      expect(each.names).toEqual(['beyond']);
+      each.close();
+    }
   });
 
   it('make appends notify only while somebody sleeps over the timeline', async () => {
