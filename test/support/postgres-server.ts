@@ -103,10 +103,10 @@ function startJanitor(folder: string): ChildProcess {
   return janitor;
 }
 
-/** Nothing here outlives the run, so no commit needs to wait for the disk. */
+/** Nothing here outlives the run, so no commit needs to wait for the disk, and nobody needs to tidy up beside the tests. */
 async function forgoDurability(url: string): Promise<void> {
   await withClient(url, async (client) => {
-    for (const setting of ['fsync', 'full_page_writes', 'synchronous_commit']) {
+    for (const setting of ['fsync', 'full_page_writes', 'synchronous_commit', 'autovacuum']) {
       await client.query(`alter system set ${setting} = off`);
     }
     await client.query('select pg_reload_conf()');
