@@ -275,10 +275,11 @@ describe('the deployed functions, one after the other', () => {
   });
 
   it('end a function that runs for ever before Lambda ends them, and record it', async () => {
-    const stage0 = start(STAGE0, {}, 4_000);
+    // Of these, 3 s are kept back for the ending, and a cold start on a busy machine may take one.
+    const stage0 = start(STAGE0, {}, 6_000);
     const startedAt = Date.now();
     const { answer } = await stage0.invoke({ ...PLAN_PAYLOAD, input: { code: 'for (;;);' } });
-    expect(Date.now() - startedAt).toBeLessThan(4_000);
+    expect(Date.now() - startedAt).toBeLessThan(6_000);
     expect(answer).toMatchObject({ ok: true, output: { status: 'timeout', error: { code: 'TIMEOUT' } } });
     await withClient(databaseUrl, async (client) => {
       const { rows } = await client.query(
