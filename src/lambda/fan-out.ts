@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Posted, Sockets } from '../aws/gateway.ts';
+import { frames } from '../timeline/index.ts';
 import type { CallerFields } from './caller-fields.ts';
 import type { Connection, Connections, Subscription } from './connections.ts';
 import {
@@ -172,7 +173,7 @@ class Sender {
       let left = page.spans.length;
       for (const { position: at, ...entry } of page.spans) {
         if (performance.now() > endOfDelivery) break;
-        posted = await this.#post(connection, { type: 'span', id, position: at, ...entry });
+        posted = await this.#post(connection, JSON.stringify({ type: 'span', id, position: at, ...entry }));
         if (posted !== 'sent') break;
         position = at;
         left--;
@@ -180,7 +181,7 @@ class Sender {
       if (left === 0) {
         position = page.position;
         if (page.caught_up && !caughtUp) {
-          posted = await this.#post(connection, { type: 'caught_up', id, position });
+          posted = await this.#post(connection, frames.caughtUp(id, position));
           caughtUp = posted === 'sent';
         }
       }
@@ -198,9 +199,9 @@ class Sender {
     else this.#connections.delete(connection.id); // it changed what it wants: seen at the next look
   }
 
-  async #post({ id }: Connection, frame: object): Promise<Posted | 'failed'> {
+  async #post({ id }: Connection, frame: string): Promise<Posted | 'failed'> {
     try {
-      const posted = await this.#options.sockets.post(id, JSON.stringify(frame));
+      const posted = await this.#options.sockets.post(id, frame);
       if (posted === 'sent') this.counts.frames++;
       return posted;
     } catch (error) {
@@ -214,7 +215,7 @@ class Sender {
     const { expires_at } = connection.caller;
     const isExpired = expires_at !== '' && Date.parse(expires_at) <= Date.now();
     const code = isExpired ? 'TOKEN_EXPIRED' : 'TOKEN_REVOKED';
-    await this.#post(connection, { type: 'end', code });
+    await this.#post(connection, frames.end(code));
     await this.#remove(connection, code);
   }
 

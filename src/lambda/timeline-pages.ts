@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { Fields } from '../fields.ts';
 import type { Authenticator, Caller } from '../identity/caller.ts';
 import {
@@ -91,7 +92,7 @@ export async function readPages(
   let checkedAt = performance.now();
   const hasNews = () => ended.length > 0 || pages.some((page, i) => page.position !== groups[i]?.after);
   while (!hasNews() && performance.now() < endOfWait) {
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    await pause(LOOK_MS);
     const news = await readTimelineNews(database, horizon);
     horizon = news.horizon;
     if (groups.some((group) => news.isPublic || news.tenants.has(group.tenant_id)))

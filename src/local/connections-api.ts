@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { WebSocket } from 'ws';
+import { isFromBrowser } from './lambda-api.ts';
 
 /** What API Gateway takes of a message, either way. */
 export const MESSAGE_BYTES_MAX = 128 * 1024;
@@ -60,8 +61,7 @@ export function createConnectionsApi(connections: ReadonlyMap<string, LiveConnec
   const app = new Hono();
 
   app.use(async (c, next) => {
-    if (c.req.header('Origin') !== undefined || c.req.header('Sec-Fetch-Site') !== undefined)
-      return serviceError(403, 'ForbiddenException', 'Browsers may not use @connections');
+    if (isFromBrowser(c)) return serviceError(403, 'ForbiddenException', 'Browsers may not use @connections');
     return next();
   });
 

@@ -1,4 +1,4 @@
-import { Hono } from 'hono';
+import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { functionError } from '../lambda/function-error.ts';
 import { parseJson } from '../span/index.ts';
@@ -28,7 +28,7 @@ export function createLambdaApi(
 
   // Reaching loopback is not enough for a web page in the user's browser, which can post there too.
   app.use(async (c, next) => {
-    if (c.req.header('Origin') !== undefined || c.req.header('Sec-Fetch-Site') !== undefined) {
+    if (isFromBrowser(c)) {
       return serviceError(403, 'AccessDeniedException', 'Browsers may not invoke functions');
     }
     return next();
@@ -71,6 +71,11 @@ export function createLambdaApi(
   });
 
   return app;
+}
+
+/** What only browsers send. */
+export function isFromBrowser({ req }: Context): boolean {
+  return req.header('Origin') !== undefined || req.header('Sec-Fetch-Site') !== undefined;
 }
 
 async function invoke(run: LambdaFunction, event: unknown, endOfTime: Date, wantsLog: boolean): Promise<Response> {

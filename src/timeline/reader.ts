@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type Cursor,
   cursorOf,
@@ -354,8 +355,4 @@ function encode(span: StoredSpan): { position: Cursor; json: string } {
 
 function later(a: Cursor, b: Cursor): Cursor {
   return a > b ? a : b;
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
