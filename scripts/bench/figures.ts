@@ -38,16 +38,15 @@ export async function inTurns(
   return [median(measured[0]), median(measured[1])];
 }
 
-export function table(figures: Figure[]): string {
-  const row = (name: string, value: string, limit: string, unit: string, ratio: string) =>
-    `${name.padEnd(32)}${value.padStart(10)}${limit.padStart(10)}  ${unit.padEnd(9)}${ratio.padStart(6)}\n`;
+export const HEADINGS = row('figure', 'value', 'limit', 'unit', 'ratio');
+
+export function line({ name, value, limit, unit, ratio }: Figure): string {
   const number = (value: number) => value.toFixed(value < 1000 ? 1 : 0);
-  return (
-    row('figure', 'value', 'limit', 'unit', 'ratio') +
-    figures
-      .map(({ name, value, limit, unit, ratio }) => row(name, number(value), number(limit), unit, ratio.toFixed(2)))
-      .join('')
-  );
+  return row(name, number(value), number(limit), unit, ratio.toFixed(2));
+}
+
+function row(name: string, value: string, limit: string, unit: string, ratio: string): string {
+  return `${name.padEnd(32)}${value.padStart(10)}${limit.padStart(10)}  ${unit.padEnd(9)}${ratio.padStart(6)}\n`;
 }
 
 export function median(numbers: number[]): number {

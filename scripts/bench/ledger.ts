@@ -1,16 +1,17 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type pg from 'pg';
-import { type AppendContext, appendSpans, Database, type SpanDraft, verifyLedger } from '../../src/ledger/index.ts';
+import { appendSpans, Database, type SpanDraft, verifyLedger } from '../../src/ledger/index.ts';
 import { type LocalSecrets, trustedKeysOf } from '../../src/local/home.ts';
 import { loginUrl } from '../../src/local/stack.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { createSignerFromHex, sealSpan } from '../../src/span/index.ts';
-import { boot, type Stage0 } from '../../src/stage0/index.ts';
+import { appendContext, boot, type Stage0 } from '../../src/stage0/index.ts';
 import { type Figure, inTurns, repeat } from './figures.ts';
 import { IDENTITY, plainPool, RUN_CODE_KERNEL_ID } from './installation.ts';
 
 const ROUND_MS = 1_500;
 const BATCH_SPANS = 500;
+const VERIFIED_SPANS = 20_000;
 
 /**
  * (a) Warm boots against a loop of two committed single-row inserts: the two rows a boot leaves. The kernel of `boot_*`
@@ -29,9 +30,7 @@ export async function benchBoot(
     if (!answer.ok) throw new Error(`a boot failed: ${JSON.stringify(answer.error)}`);
   };
   const pool = plainPool(adminUrl, parallel);
-  await pool.query(
-    'create table if not exists bench_plain (like ledger.universal_registry including defaults including identity including indexes)',
-  );
+  await createPlainTable(pool);
   const twoInserts = async () => {
     await insertPlain(pool);
     await insertPlain(pool);
@@ -44,6 +43,13 @@ export async function benchBoot(
   );
   await pool.end();
   return { name, value: ours, unit: 'boots/s', limit: theirs, ratio: ours / theirs };
+}
+
+/** The ledger's columns and indexes, without a guard. */
+async function createPlainTable(pool: pg.Pool): Promise<void> {
+  await pool.query(
+    'create table if not exists bench_plain (like ledger.universal_registry including defaults including identity including indexes)',
+  );
 }
 
 /** A row of an execution's size, as plainly as pg can: one INSERT with parameters, committed. */
@@ -63,14 +69,14 @@ async function insertPlain(pool: pg.Pool): Promise<void> {
 
 /** (b) Batches of signed spans through append, against the same rows, unsigned, into the same columns without a guard. */
 export async function benchAppend(stage0: Stage0, adminUrl: string): Promise<Figure> {
-  const context: AppendContext = { identity: IDENTITY, signer: stage0.signer, now: stage0.now };
   const pool = plainPool(adminUrl, 1);
-  const batch = () => Array.from({ length: BATCH_SPANS }, exampleSpan);
-  const appendBatch = () => appendSpans(stage0.database, batch() as SpanDraft[], context);
+  const appendBatch = () =>
+    appendSpans(stage0.database, exampleBatch() as SpanDraft[], appendContext(stage0, IDENTITY));
   const insertBatch = async () => {
-    const rows = JSON.stringify(batch());
+    const rows = JSON.stringify(exampleBatch());
     await pool.query({ text: PLAIN_BATCH, values: [rows] });
   };
+  await createPlainTable(pool);
   await pool.query(
     'alter table bench_plain alter curr_hash drop not null, alter signature drop not null, alter public_key drop not null',
   );
@@ -84,6 +90,10 @@ export async function benchAppend(stage0: Stage0, adminUrl: string): Promise<Fig
   const value = ours * BATCH_SPANS;
   const limit = theirs * BATCH_SPANS;
   return { name: 'append_batch', value, unit: 'spans/s', limit, ratio: value / limit };
+}
+
+function exampleBatch() {
+  return Array.from({ length: BATCH_SPANS }, exampleSpan);
 }
 
 const PLACEHOLDER = 'ab'.repeat(32);
@@ -121,7 +131,9 @@ function exampleSpan() {
 }
 
 /** (c) Rows verified per second, against the Ed25519 checks alone that the same core makes. */
-export async function benchVerify(adminUrl: string, secrets: LocalSecrets): Promise<Figure> {
+export async function benchVerify(stage0: Stage0, adminUrl: string, secrets: LocalSecrets): Promise<Figure> {
+  for (let spans = 0; spans < VERIFIED_SPANS; spans += BATCH_SPANS)
+    await appendSpans(stage0.database, exampleBatch() as SpanDraft[], appendContext(stage0, IDENTITY));
   const database = new Database({
     url: loginUrl(adminUrl, 'loglineos_auditor', secrets),
     applicationName: 'bench-verify',
