@@ -63,12 +63,15 @@ async function benchDrain(stage0: Stage0, adminUrl: string, pool: pg.Pool): Prom
   return { name: 'drain', value, unit: 'reqs/s', limit, ratio: value / limit };
 }
 
+/** By the key: otherwise each look would pass all that has gone from the front of the table. */
+const ANY_REQUEST = 'select from ledger.request_queue order by request_id limit 1';
+
 async function drainRequests(stage0: Stage0, adminUrl: string, pool: pg.Pool, count: number): Promise<number> {
   for (let i = 0; i < count; i += BATCH)
     await append(stage0, Array.from({ length: Math.min(BATCH, count - i) }, request));
   const started = performance.now();
   const stop = startRole(stage0, adminUrl, 'request-worker');
-  while ((await pool.query('select from ledger.request_queue limit 1')).rowCount !== 0) await sleep(20);
+  while ((await pool.query(ANY_REQUEST)).rowCount !== 0) await sleep(50);
   const elapsed = performance.now() - started;
   await stop();
   return elapsed;

@@ -443,12 +443,13 @@ function launchArguments(trust: SandboxJob['trust'], memoryMbMax: number): strin
     `--max-old-space-size=${memoryMbMax}`,
     // Small, so that garbage alone does not look like the memory of a run.
     '--max-semi-space-size=4',
-    // A run's context is most of what a run costs: without these three it costs a quarter more. Full collections are for
+    // A run's context is most of what a run costs: without these four it costs a quarter more. Full collections are for
     // what contexts leave, so they come half as often; the heap is small, and nobody waits while it is cleared; a seed of
     // its own for its hash tables would only guard a child against its own tenant.
     '--initial-old-space-size=32',
     '--no-incremental-marking',
     '--no-rehash-snapshot',
+    '--no-experimental-wasm-jspi',
     // Its threads would only take turns with the processes that have work, and every one of them is memory.
     '--single-threaded',
     BOOTSTRAP,
