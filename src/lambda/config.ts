@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { readSecretField } from '../aws/index.ts';
 import { Fields } from '../fields.ts';
 import { readJwtOptions } from '../identity/jwt-config.ts';
+import { readKeyEnds, readTrustedKeys } from '../keys/trusted-keys.ts';
 import type { ConnectionOptions } from '../ledger/index.ts';
 
 /** Where the database is and who logs in. The password is in the secret, as its field `password`. */
@@ -28,15 +29,6 @@ class Environment extends Fields {
     return this.text(name, /^arn:[\w-]+:secretsmanager:/, 'the ARN of a secret');
   }
 
-  /** Public keys, 64 hex digits each, separated by commas. */
-  publicKeys(name: string): Set<string> {
-    return new Set(this.text(name, /^[0-9a-f]{64}(,[0-9a-f]{64})*$/, 'public keys of 64 hex digits').split(','));
-  }
-
-  trustedKeys() {
-    return { root: this.publicKeys('TRUSTED_ROOT_KEYS'), runtime: this.publicKeys('TRUSTED_RUNTIME_KEYS') };
-  }
-
   database(): DatabaseConfig {
     return {
       host: this.nonEmpty('DATABASE_HOST'),
@@ -55,7 +47,7 @@ export function readStage0Config(env: NodeJS.ProcessEnv) {
     database: fields.database(),
     /** Fields `runtime_key` and `tenant_master_key`, 64 hex digits each. */
     runtimeSecretArn: fields.secretArn('RUNTIME_SECRET_ARN'),
-    trustedKeys: fields.trustedKeys(),
+    trustedKeys: readTrustedKeys(env),
     /** Fields by the names that provider rows say; without it, only providers that need no secret can be called. */
     providerSecretArn: fields.has('PROVIDER_SECRET_ARN') ? fields.secretArn('PROVIDER_SECRET_ARN') : undefined,
     /** A dimension of the metrics that the roles publish. */
@@ -90,6 +82,8 @@ export function readSeedConfig(env: NodeJS.ProcessEnv) {
     database: fields.database(),
     /** Field `root_key`, 64 hex digits. */
     rootSecretArn: fields.secretArn('ROOT_SECRET_ARN'),
+    /** Whose rows may be followed by ours: ours, and those before it. */
+    rootKeys: readKeyEnds(fields, 'TRUSTED_ROOT_KEYS'),
     overridePublicKey:
       fields.optionalText('OVERRIDE_PUBLIC_KEY', /^[0-9a-f]{64}$/, 'a public key of 64 hex digits') ?? null,
   };
@@ -110,7 +104,7 @@ export function readMigrateConfig(env: NodeJS.ProcessEnv) {
 
 export function readTimelineReaderConfig(env: NodeJS.ProcessEnv) {
   const fields = new Environment(env, '');
-  return { database: fields.database(), trustedKeys: fields.trustedKeys() };
+  return { database: fields.database(), trustedKeys: readTrustedKeys(env) };
 }
 
 export function readTimelineConfig(env: NodeJS.ProcessEnv) {

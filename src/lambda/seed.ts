@@ -3,7 +3,7 @@ import { readSecretField } from '../aws/index.ts';
 import { Database } from '../ledger/index.ts';
 import { readRowFiles, type SeedResult, seed } from '../seed/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
-import { createSignerFromHex } from '../span/index.ts';
+import { createSignerFromHex, requireKeyInUse } from '../span/index.ts';
 import { connectionOptions, readSeedConfig } from './config.ts';
 import { loggedFunctionError } from './function-error.ts';
 import { onceUnlessItFails } from './once.ts';
@@ -21,7 +21,8 @@ export async function handler(): Promise<SeedResult> {
   try {
     const rows = await readRowFiles(ROW_FOLDER, { overridePublicKey: config.overridePublicKey });
     const rootSigner = createSignerFromHex(nodeEd25519, await readSecretField(config.rootSecretArn, 'root_key'));
-    return await seed(await database(), rows, rootSigner, () => new Date());
+    requireKeyInUse(config.rootKeys, rootSigner);
+    return await seed(await database(), rows, rootSigner, () => new Date(), config.rootKeys);
   } catch (error) {
     throw loggedFunctionError(error);
   }

@@ -3,9 +3,9 @@ import { link, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/p
 import { join, resolve } from 'node:path';
 import { ConflictError, InputError, IntegrityError } from '../errors.ts';
 import { Fields } from '../fields.ts';
+import { type KeyFields, keyEndsOf, readKeyRing, writeKeyRing } from '../keys/index.ts';
 import type { LoginRole } from '../ledger/index.ts';
-import { nodeEd25519 } from '../span/ed25519-node.ts';
-import { createSignerFromHex, type TrustedKeys } from '../span/index.ts';
+import type { TrustedKeys } from '../span/index.ts';
 
 /** Where the local stack keeps its data: `LOGLINEOS_HOME`, or `.loglineos` where it is started. */
 export function homeFolder(env: NodeJS.ProcessEnv): string {
@@ -13,10 +13,8 @@ export function homeFolder(env: NodeJS.ProcessEnv): string {
 }
 
 /** The secrets of a local stack, made once. They stand in for what Secrets Manager holds in AWS. */
-export interface LocalSecrets {
-  /** Ed25519 seeds, 64 hex digits each. */
-  root_key: string;
-  runtime_key: string;
+export interface LocalSecrets extends KeyFields<'root'>, KeyFields<'runtime'> {
+  /** An Ed25519 seed, 64 hex digits. */
   override_key: string;
   /** 32 bytes in hex: tenants' encryption keys are derived from it. */
   tenant_master_key: string;
@@ -50,11 +48,16 @@ export async function openSecrets(home: string): Promise<LocalSecrets> {
       loglineos_auditor: secret(),
     },
   };
-  // Written whole or not at all: half a key file would lock its owner out of the ledger.
-  const temporary = `${secretsFile(home)}.${process.pid}`;
-  await writeFile(temporary, `${JSON.stringify(secrets, null, 2)}\n`, { mode: 0o600 });
-  await rename(temporary, secretsFile(home));
+  await writeSecrets(home, secrets);
   return secrets;
+}
+
+/** Written whole or not at all: half a key file would lock its owner out of the ledger. */
+export async function writeSecrets(home: string, secrets: LocalSecrets): Promise<void> {
+  const temporary = `${secretsFile(home)}.${process.pid}`;
+  await rm(temporary, { force: true }); // an earlier process of this number may have left one
+  await writeFile(temporary, `${JSON.stringify(secrets, null, 2)}\n`, { mode: 0o600, flag: 'wx', flush: true });
+  await rename(temporary, secretsFile(home));
 }
 
 export async function readSecrets(home: string): Promise<LocalSecrets | null> {
@@ -79,8 +82,8 @@ function readFields(value: unknown): LocalSecrets {
   const key = (name: string) => fields.text(name, /^[0-9a-f]{64}$/, '64 hex digits');
   const password = (name: string) => passwords.text(name, /./, 'text');
   return {
-    root_key: key('root_key'),
-    runtime_key: key('runtime_key'),
+    ...writeKeyRing(readKeyRing(value, 'root'), 'root'),
+    ...writeKeyRing(readKeyRing(value, 'runtime'), 'runtime'),
     override_key: key('override_key'),
     tenant_master_key: key('tenant_master_key'),
     token: fields.text('token', /^[\x21-\x7e]+$/, 'text'),
@@ -94,8 +97,7 @@ function readFields(value: unknown): LocalSecrets {
 }
 
 export function trustedKeysOf(secrets: LocalSecrets): TrustedKeys {
-  const publicKey = (secretKey: string) => createSignerFromHex(nodeEd25519, secretKey).publicKey;
-  return { root: new Set([publicKey(secrets.root_key)]), runtime: new Set([publicKey(secrets.runtime_key)]) };
+  return { root: keyEndsOf(readKeyRing(secrets, 'root')), runtime: keyEndsOf(readKeyRing(secrets, 'runtime')) };
 }
 
 /**

@@ -1,5 +1,5 @@
 import { InputError } from '../errors.ts';
-import { Fields } from '../fields.ts';
+import { readTrustedKeys } from '../keys/index.ts';
 import type { TrustedKeys } from '../span/index.ts';
 import { findRunningPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
 import { homeFolder, type LocalSecrets, lockHome, readSecrets, trustedKeysOf } from './home.ts';
@@ -19,33 +19,42 @@ export async function openDatabase(env: NodeJS.ProcessEnv): Promise<OpenedDataba
   const home = homeFolder(env);
   const secrets = await readSecrets(home);
   if (env.DATABASE_URL) return { adminUrl: env.DATABASE_URL, secrets, close: async () => {} };
-  if (secrets === null) {
-    throw new InputError('NO_DATABASE', `there is no ledger in ${home}; set DATABASE_URL or LOGLINEOS_HOME`);
-  }
+  if (secrets === null) throw noLedger(home);
   const running = await findRunningPostgres(home, secrets.passwords.admin);
-  if (running !== null) return { adminUrl: running, secrets, close: async () => {} };
-
-  const unlock = await lockHome(home);
-  const postgres = await startEmbeddedPostgres(home, secrets.passwords.admin).catch(async (error) => {
-    await unlock();
-    throw error;
-  });
-  const close = async () => {
-    await postgres.stop();
-    await unlock();
-  };
-  return { adminUrl: postgres.url, secrets, close };
+  return running === null ? openDatabaseAlone(env) : { adminUrl: running, secrets, close: async () => {} };
 }
 
-/** Keys to trust: `TRUSTED_ROOT_KEYS` and `TRUSTED_RUNTIME_KEYS` (hex, separated by commas), or else the folder's. */
-export function trustedKeys(env: NodeJS.ProcessEnv, secrets: LocalSecrets | null): TrustedKeys {
-  if (env.TRUSTED_ROOT_KEYS || env.TRUSTED_RUNTIME_KEYS) {
-    const fields = new Fields(env, '');
-    const keys = (name: string) => new Set(fields.text(name, PUBLIC_KEYS, 'public keys of 64 hex digits').split(','));
-    return { root: keys('TRUSTED_ROOT_KEYS'), runtime: keys('TRUSTED_RUNTIME_KEYS') };
+/**
+ * The same for who changes the folder: no stack runs in it meanwhile, and none starts.
+ *
+ * @throws {ConflictError} `ALREADY_RUNNING`
+ */
+export async function openDatabaseAlone(env: NodeJS.ProcessEnv): Promise<OpenedDatabase & { secrets: LocalSecrets }> {
+  const home = homeFolder(env);
+  if ((await readSecrets(home)) === null) throw noLedger(home);
+  const undo = [await lockHome(home)];
+  const close = async () => {
+    for (const step of undo.splice(0).reverse()) await step();
+  };
+  try {
+    const secrets = (await readSecrets(home)) as LocalSecrets; // as they are now that nobody else changes them
+    if (env.DATABASE_URL) return { adminUrl: env.DATABASE_URL, secrets, close };
+    const postgres = await startEmbeddedPostgres(home, secrets.passwords.admin);
+    undo.push(() => postgres.stop());
+    return { adminUrl: postgres.url, secrets, close };
+  } catch (error) {
+    await close();
+    throw error;
   }
+}
+
+function noLedger(home: string): InputError {
+  return new InputError('NO_DATABASE', `there is no ledger in ${home}; set DATABASE_URL or LOGLINEOS_HOME`);
+}
+
+/** Keys to trust: `TRUSTED_ROOT_KEYS` and `TRUSTED_RUNTIME_KEYS`, or else the folder's. */
+export function trustedKeys(env: NodeJS.ProcessEnv, secrets: LocalSecrets | null): TrustedKeys {
+  if (env.TRUSTED_ROOT_KEYS || env.TRUSTED_RUNTIME_KEYS) return readTrustedKeys(env);
   if (secrets !== null) return trustedKeysOf(secrets);
   throw new InputError('NO_TRUSTED_KEYS', 'set TRUSTED_ROOT_KEYS and TRUSTED_RUNTIME_KEYS, or LOGLINEOS_HOME');
 }
-
-const PUBLIC_KEYS = /^[0-9a-f]{64}(,[0-9a-f]{64})*$/;

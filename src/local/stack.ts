@@ -15,7 +15,14 @@ import {
 import { readRowFiles, seed } from '../seed/index.ts';
 import { loadBlake3 } from '../span/blake3-wasm.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
-import { createSignerFromHex, SYSTEM_ID, type TrustedKeys, useBlake3, verifySpan } from '../span/index.ts';
+import {
+  createSignerFromHex,
+  requireKeyInUse,
+  SYSTEM_ID,
+  type TrustedKeys,
+  useBlake3,
+  verifySpan,
+} from '../span/index.ts';
 import {
   type BootAnswer,
   boot,
@@ -99,6 +106,9 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     undo.push(await lockHome(home));
     useBlake3(await loadBlake3());
     const secrets = await openSecrets(home);
+    const trustedKeys = trustedKeysOf(secrets);
+    const signer = createSignerFromHex(nodeEd25519, secrets.runtime_key);
+    requireKeyInUse(trustedKeys.runtime, signer);
 
     const adminUrl = options.databaseUrl ?? (await startOwnPostgres(home, secrets, undo));
     await migrateDatabase(adminUrl, secrets);
@@ -118,11 +128,10 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     const sandbox = new Sandbox({ maxChildren: BOOTS_MAX });
     undo.push(() => sandbox.close());
     await Promise.all([sandbox.prewarm('kernel', 'kernel:0'), sandbox.prewarm('untrusted', '')]);
-    const trustedKeys = trustedKeysOf(secrets);
     const stage0: Stage0 = {
       database,
       sandbox,
-      signer: createSignerFromHex(nodeEd25519, secrets.runtime_key),
+      signer,
       scheme: nodeEd25519,
       verifier: new GovernanceVerifier(trustedKeys, nodeEd25519),
       admissions: new Map(),
@@ -225,7 +234,7 @@ async function migrateDatabase(adminUrl: string, secrets: LocalSecrets) {
   return result;
 }
 
-/** Before any login of the server is touched: a ledger that another installation's root key governs is not ours. */
+/** Before any login of the server is touched: a ledger that no root key of ours, or of before, governs is not ours. */
 async function requireOwnLedger(adminUrl: string, secrets: LocalSecrets): Promise<void> {
   const admin = new Database({ url: adminUrl, applicationName: 'loglineos-start' });
   try {
@@ -237,7 +246,7 @@ async function requireOwnLedger(adminUrl: string, secrets: LocalSecrets): Promis
     const options = { role: 'loglineos_auditor', readOnly: true } as const;
     const [manifest] = await admin.transaction(identity, (query) => query<{ public_key: string }>(statement), options);
     const { publicKey } = createSignerFromHex(nodeEd25519, secrets.root_key);
-    if (manifest !== undefined && manifest.public_key !== publicKey) {
+    if (manifest !== undefined && !trustedKeysOf(secrets).root.has(manifest.public_key)) {
       throw new GovernanceError(
         'ROOT_KEY_DIFFERS',
         `this ledger is governed by root key ${manifest.public_key}; this folder's is ${publicKey}`,
@@ -251,7 +260,10 @@ async function requireOwnLedger(adminUrl: string, secrets: LocalSecrets): Promis
 async function seedDatabase(seeder: Database, secrets: LocalSecrets) {
   const overridePublicKey = createSignerFromHex(nodeEd25519, secrets.override_key).publicKey;
   const rows = await readRowFiles(ROW_FOLDER, { overridePublicKey });
-  return seed(seeder, rows, createSignerFromHex(nodeEd25519, secrets.root_key), () => new Date());
+  const rootKeys = trustedKeysOf(secrets).root;
+  const rootSigner = createSignerFromHex(nodeEd25519, secrets.root_key);
+  requireKeyInUse(rootKeys, rootSigner);
+  return seed(seeder, rows, rootSigner, () => new Date(), rootKeys);
 }
 
 /** The timeline live. Whoever watches is sent away before the server stops. */

@@ -1,9 +1,10 @@
 import { hexToBytes } from '@noble/hashes/utils.js';
-import { LogLineError } from '../errors.ts';
+import { GovernanceError, LogLineError } from '../errors.ts';
 import { canonicalText } from './canonical.ts';
 import type { Span, StoredSpan } from './columns.ts';
 import { blake3Hex } from './digest.ts';
 import type { Ed25519 } from './ed25519.ts';
+import type { Signer } from './seal.ts';
 
 /** `missing` is found by looking for a row; the others by looking at one. */
 export type ProblemClass = 'hash' | 'signature' | 'key' | 'chain' | 'missing';
@@ -15,12 +16,18 @@ export interface Problem {
   detail: string;
 }
 
-/** The public keys (64 hex digits) that may sign. They come from configuration, never from the ledger itself. */
+/**
+ * Public keys (64 hex digits) that may sign, each with the last `position` that it counts for: `Infinity` while it is in
+ * use. A position and no instant, because the database gives positions: whoever has a former key cannot back-date a row.
+ */
+export type KeyEnds = ReadonlyMap<string, number>;
+
+/** The keys that are trusted. They come from configuration, never from the ledger itself. */
 export interface TrustedKeys {
   /** May sign everything, and alone may sign what governs: manifest, kernels, system policies, providers. */
-  root: ReadonlySet<string>;
+  root: KeyEnds;
   /** May sign what happened. */
-  runtime: ReadonlySet<string>;
+  runtime: KeyEnds;
 }
 
 /** The identity that seeding writes under. What it owns, governs. */
@@ -69,11 +76,35 @@ export function checkProof(span: StoredSpan, scheme: Ed25519): Problem | null {
 
 /** The key is one we trust for this kind of row. */
 export function checkKey(span: StoredSpan, keys: TrustedKeys): Problem | null {
-  if (keys.root.has(span.public_key)) return null;
-  if (isGoverning(span))
+  if (isTrusted(keys.root, span)) return null;
+  const governs = isGoverning(span);
+  if (!governs && isTrusted(keys.runtime, span)) return null;
+  const end = keys.root.get(span.public_key) ?? (governs ? undefined : keys.runtime.get(span.public_key));
+  if (end !== undefined) {
+    const where = `position ${span.position}, signed by ${span.public_key}`;
+    return problem(span, 'key', `${where}, which counts up to position ${end}`);
+  }
+  if (governs)
     return problem(span, 'key', `${span.entity_type} of the system signed by ${span.public_key}, no root key`);
-  if (keys.runtime.has(span.public_key)) return null;
   return problem(span, 'key', `signed by ${span.public_key}, a key nobody trusts`);
+}
+
+/** A row that has no position yet is not signed by a key that has an end. */
+function isTrusted(keys: KeyEnds, { public_key, position }: StoredSpan): boolean {
+  const end = keys.get(public_key);
+  return end === Infinity || (end !== undefined && position <= end);
+}
+
+/**
+ * What is signed from now on must count: its key is trusted, and without an end.
+ *
+ * @throws {GovernanceError} `SIGNING_KEY_NOT_TRUSTED`
+ */
+export function requireKeyInUse(keys: KeyEnds, { publicKey }: Signer): void {
+  const end = keys.get(publicKey);
+  if (end === Infinity) return;
+  const why = end === undefined ? 'is not among the trusted keys' : `counts up to position ${end} only`;
+  throw new GovernanceError('SIGNING_KEY_NOT_TRUSTED', `key ${publicKey} is to sign and ${why}`);
 }
 
 /** A version follows the one before it: dense, linked by hash, same tenant, owner and type. */

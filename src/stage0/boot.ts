@@ -325,14 +325,14 @@ async function answerOfTakenExecution(
 
 /** The execution that ended a boot, proved to be that; null when it is not there. */
 async function readExecution(
-  { database, scheme }: Stage0,
+  { database, scheme, verifier }: Stage0,
   identity: Identity,
   bootEventId: string,
   executionId: string,
 ): Promise<StoredSpan | null> {
   const execution = (await readLatestVersions(database, identity, [executionId])).get(executionId);
   if (execution === undefined) return null;
-  const problem = checkProof(execution, scheme);
+  const problem = checkProof(execution, scheme) ?? verifier.checkSigner(execution);
   if (problem !== null || execution.entity_type !== 'execution' || execution.caused_by !== bootEventId) {
     throw new IntegrityError('EXECUTION_NOT_PROVED', `span ${executionId} is not the execution of boot ${bootEventId}`);
   }

@@ -131,7 +131,8 @@ export class SystemCalls {
     const [row] = await this.#read(latestVersionsStatement(this.#run.identity, [id]));
     if (row === undefined) return null;
     const span = toSpan(row);
-    const problem = checkProof(span, this.#stage0.scheme);
+    const { scheme, verifier } = this.#stage0;
+    const problem = checkProof(span, scheme) ?? verifier.checkSigner(span);
     if (problem !== null) throw new KernelError('SPAN_NOT_PROVED', `span ${id} version ${span.seq}: ${problem.detail}`);
     return span;
   }

@@ -27,19 +27,22 @@ const CODES = {
 export class GovernanceVerifier {
   readonly #trusted: TrustedKeys;
   readonly #keys: TrustedKeys;
+  readonly #formerKeys: TrustedKeys;
   readonly #scheme: Ed25519;
   readonly #proved = new Set<string>();
 
   constructor(keys: TrustedKeys, scheme: Ed25519) {
     this.#trusted = keys;
-    this.#keys = { root: keys.root, runtime: new Set() };
+    this.#keys = { root: keys.root, runtime: new Map() };
+    const withoutEnds = [...keys.root.keys()].map((key) => [key, Infinity] as const);
+    this.#formerKeys = { root: new Map(withoutEnds), runtime: new Map() };
     this.#scheme = scheme;
   }
 
   /** @throws {IntegrityError} `HASH_MISMATCH`, `SIGNATURE_INVALID`, `KEY_NOT_TRUSTED`, `CHAIN_BROKEN` */
   async prove(span: StoredSpan, database: Database, identity: Identity): Promise<void> {
     refuse(span, checkHash(span));
-    const proof = `${span.curr_hash}${span.signature}`;
+    const proof = `${span.curr_hash}${span.signature}${span.position}`; // where a key has an end, the place counts
     if (this.#proved.has(proof)) return;
     refuse(span, checkSignature(span, this.#scheme));
     refuse(span, checkKey(span, this.#keys));
@@ -47,11 +50,15 @@ export class GovernanceVerifier {
     this.#proved.add(proof);
   }
 
-  /** What is wrong with the key of a row that governs nothing: nobody trusts it. */
+  /** What is wrong with the key of a row that governs nothing: nobody trusts it, or not at this place. */
   checkSigner(span: StoredSpan): Problem | null {
     return checkKey(span, this.#trusted);
   }
 
+  /**
+   * The newest version governs; those before it are history. So each must be a root key's, but it may lie behind that
+   * key's end: what a leaked key signed stays in the chain for ever, and must not keep a new version from counting.
+   */
   async #proveChain(span: StoredSpan, database: Database, identity: Identity): Promise<void> {
     const versions = (await readVersions(database, identity, span.id)).filter(({ seq }) => seq <= span.seq);
     if (versions.length !== span.seq + 1) {
@@ -64,7 +71,7 @@ export class GovernanceVerifier {
     for (const version of versions) {
       refuse(version, checkHash(version));
       refuse(version, checkSignature(version, this.#scheme));
-      refuse(version, checkKey(version, this.#keys));
+      refuse(version, checkKey(version, this.#formerKeys));
       refuse(version, checkChain(version, before));
       before = version;
     }

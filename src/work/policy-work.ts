@@ -172,7 +172,7 @@ export class PolicyWork implements Work {
     try {
       if (isSystem) await this.#tick.proveByRoot(policy);
       else {
-        const problem = checkProof(policy, this.#tick.scheme);
+        const problem = checkProof(policy, this.#tick.scheme) ?? this.#tick.checkSigner(policy);
         if (problem !== null) return { code: 'SPAN_NOT_PROVED', message: problem.detail };
       }
       return null;

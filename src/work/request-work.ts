@@ -251,7 +251,7 @@ export class RequestWork implements Work {
     const proof = `${fn.curr_hash}${fn.signature}`;
     const problem = this.#proved.has(proof) ? checkHash(fn) : checkProof(fn, this.#tick.scheme);
     if (problem === null) this.#proved.add(proof);
-    return problemOf(problem);
+    return problemOf(problem ?? this.#tick.checkSigner(fn));
   }
 
   /** Run the function and hash its execution; whatever happens is an outcome. */

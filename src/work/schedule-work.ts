@@ -77,7 +77,7 @@ export class ScheduleWork implements Work {
     const function_id = span.id;
     const { schedule, timezone } = (span.metadata ?? {}) as { schedule?: unknown; timezone?: unknown };
     try {
-      const problem = checkProof(span, this.#tick.scheme);
+      const problem = checkProof(span, this.#tick.scheme) ?? this.#tick.checkSigner(span);
       if (problem !== null) throw new InputError('SPAN_NOT_PROVED', problem.detail);
       if (schedule === undefined || schedule === null) return { function_id, ...onceAt(span, now) };
       const start = span.scheduled_at ?? span.at;

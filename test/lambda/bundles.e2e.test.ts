@@ -93,7 +93,11 @@ beforeAll(async () => {
     SEEDER_LOGIN_SECRET_ARN: manager.put('loglineos_seeder', { password: secretOf('loglineos_seeder') }),
     AUDITOR_LOGIN_SECRET_ARN: manager.put('loglineos_auditor', { password: secretOf('loglineos_auditor') }),
   };
-  env[SEED] = { ...database('loglineos_seeder'), ROOT_SECRET_ARN: manager.put('root', { root_key: keys.root_key }) };
+  env[SEED] = {
+    ...database('loglineos_seeder'),
+    ROOT_SECRET_ARN: manager.put('root', { root_key: keys.root_key }),
+    TRUSTED_ROOT_KEYS: publicKeyOf(keys.root_key),
+  };
   env[STAGE0] = {
     ...database('loglineos_app'),
     RUNTIME_SECRET_ARN: manager.put('runtime', {

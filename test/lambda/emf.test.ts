@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type AnyJson, Installation, PLAN_PAYLOAD, PROBE } from '../stage0/installation.ts';
-import { SECRET_KEYS, trustedKeys } from '../support/keys.ts';
+import { SECRET_KEYS, TRUSTED_KEYS_ENV } from '../support/keys.ts';
 import { FunctionProcess, type Invocation } from './function-process.ts';
 import { SecretsManager } from './secrets-manager.ts';
 
@@ -32,8 +32,7 @@ beforeAll(async () => {
     DATABASE_USER: username,
     DATABASE_SECRET_ARN: manager.put('app', { password }),
     RUNTIME_SECRET_ARN: manager.put('runtime', keys),
-    TRUSTED_ROOT_KEYS: [...trustedKeys.root].join(),
-    TRUSTED_RUNTIME_KEYS: [...trustedKeys.runtime].join(),
+    ...TRUSTED_KEYS_ENV,
   };
   stage0 = new FunctionProcess(HANDLER, env);
 });

@@ -80,7 +80,7 @@ describe('a clean ledger', () => {
   });
 
   it('is not right when a key is no longer trusted', async () => {
-    const report = await verifyLedger(auditor, { root: new Set(), runtime: new Set() }, nodeEd25519);
+    const report = await verifyLedger(auditor, { root: new Map(), runtime: new Map() }, nodeEd25519);
     expect(report.problems.map((problem) => problem.class)).toEqual(Array(ROWS).fill('key'));
   });
 

@@ -5,10 +5,8 @@ import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { createSigner, type HashableSpan, type Signer, sealSpan } from '../../src/span/index.ts';
 import { createHome, Program, postmastersOf, StackProcess } from '../local/stack-process.ts';
 import { Installation, RUN_CODE } from '../stage0/installation.ts';
-import { runtimeSigner, trustedKeys } from '../support/keys.ts';
+import { runtimeSigner, TRUSTED_KEYS_ENV } from '../support/keys.ts';
 import { ALICE, hashable } from '../support/spans.ts';
-
-const keys = { TRUSTED_ROOT_KEYS: [...trustedKeys.root].join(), TRUSTED_RUNTIME_KEYS: [...trustedKeys.runtime].join() };
 
 async function verify(env: NodeJS.ProcessEnv): Promise<{ code: number | null; report: VerifyReport; stderr: string }> {
   const { code, stdout, stderr } = await new Program('scripts/verify.ts', ['--json'], env).ended;
@@ -78,7 +76,7 @@ describe('npm run verify, after a superuser switched the triggers off', () => {
   beforeAll(async () => {
     installation = await Installation.create();
     await installation.seed();
-    env = { DATABASE_URL: installation.ledger.adminUrl, ...keys };
+    env = { DATABASE_URL: installation.ledger.adminUrl, ...TRUSTED_KEYS_ENV };
     for (const damage of DAMAGES) {
       const { id } = await installation.appendFunction('return 0');
       for (const seq of [1, 2]) await installation.appendFunction(`return ${seq}`, { id, input: { tenth: 0.1 } });
@@ -164,7 +162,11 @@ describe('npm run verify, after a superuser switched the triggers off', () => {
 
 describe('npm run verify', () => {
   it.each<[string, NodeJS.ProcessEnv, RegExp]>([
-    ['where no database is', { DATABASE_URL: 'postgres://postgres:hunter2@127.0.0.1:1/none', ...keys }, /./],
+    [
+      'where no database is',
+      { DATABASE_URL: 'postgres://postgres:hunter2@127.0.0.1:1/none', ...TRUSTED_KEYS_ENV },
+      /./,
+    ],
     [
       'without trusted keys',
       { LOGLINEOS_HOME: '/nonexistent', DATABASE_URL: 'postgres://127.0.0.1:1/none' },
@@ -227,7 +229,7 @@ describe('npm run rebuild', () => {
         expect([code, stdout], stderr).toEqual([0, 'derived tables rebuilt from the ledger\n']);
         expect((await usage()).rows).toEqual(before);
       }
-      const { code, report } = await verify({ DATABASE_URL: installation.ledger.adminUrl, ...keys });
+      const { code, report } = await verify({ DATABASE_URL: installation.ledger.adminUrl, ...TRUSTED_KEYS_ENV });
       expect([code, report.problems]).toEqual([0, []]);
     } finally {
       await installation.close();

@@ -11,8 +11,8 @@ import { createRowFolder, KERNELS, kernelRow, MANIFEST, manifestRow, type RowFol
 const SYSTEM = { userId: SYSTEM_ID, tenantId: SYSTEM_ID };
 const KERNEL_ID = kernelRow().id as string;
 const trustsBothRoots: TrustedKeys = {
-  root: new Set([rootSigner.publicKey, strangerSigner.publicKey]),
-  runtime: new Set(),
+  root: new Map([rootSigner, strangerSigner].map(({ publicKey }) => [publicKey, Infinity])),
+  runtime: new Map(),
 };
 
 let testDatabase: TestDatabase;

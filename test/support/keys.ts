@@ -16,6 +16,12 @@ export const runtimeSigner: Signer = createSigner(nodeEd25519, SECRET_KEYS.runti
 export const strangerSigner: Signer = createSigner(nodeEd25519, SECRET_KEYS.stranger);
 
 export const trustedKeys: TrustedKeys = {
-  root: new Set([rootSigner.publicKey]),
-  runtime: new Set([runtimeSigner.publicKey]),
+  root: new Map([[rootSigner.publicKey, Infinity]]),
+  runtime: new Map([[runtimeSigner.publicKey, Infinity]]),
+};
+
+/** The same keys as a function's environment names them. */
+export const TRUSTED_KEYS_ENV = {
+  TRUSTED_ROOT_KEYS: rootSigner.publicKey,
+  TRUSTED_RUNTIME_KEYS: runtimeSigner.publicKey,
 };
