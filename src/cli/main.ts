@@ -1,6 +1,6 @@
 /**
  * `loglineos`: the system from a terminal. It talks HTTP to a running system, so that it can do what its token can and
- * no more; `verify` and `bench` alone look at the database of this machine.
+ * no more; `verify` and `bench` alone look at the database of this machine, and `keys` at where keys are kept.
  *
  * Exit 0: done. 1: done, and the answer is bad (a run that failed, a row that does not prove itself). 2: not done.
  */
@@ -8,6 +8,7 @@ import { spawn } from 'node:child_process';
 import { Command, CommanderError } from 'commander';
 import { failureText, LogLineError } from '../errors.ts';
 import { homeFolder } from '../local/home.ts';
+import { addKeyCommands } from './key-commands.ts';
 import { addLookCommands } from './look-commands.ts';
 import { addPolicyCommands } from './policy-commands.ts';
 import { addRequestCommands } from './request-commands.ts';
@@ -32,6 +33,7 @@ async function main(): Promise<void> {
   addRequestCommands(program);
   addPolicyCommands(program);
   addTokenCommands(program);
+  addKeyCommands(program);
   addScript(program, 'verify', 'read the whole ledger of this machine and check every row');
   addScript(program, 'bench', 'measure this machine, on a Postgres of its own');
   await program.parseAsync();

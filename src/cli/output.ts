@@ -3,7 +3,7 @@ import type { Session } from './session.ts';
 const CELL_MAX = 48;
 
 /** One answer: JSON for programs, otherwise text for people. */
-export function show({ isJson }: Session, value: unknown, text: () => string): void {
+export function show({ isJson }: Pick<Session, 'isJson'>, value: unknown, text: () => string): void {
   process.stdout.write(isJson ? `${JSON.stringify(value)}\n` : text());
 }
 

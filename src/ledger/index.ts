@@ -75,6 +75,7 @@ export {
 export { spanTypes, toSpan } from './rows.ts';
 export { advanceSchedule, type DueSchedule, readDueSchedules, readNextDue } from './schedules.ts';
 export { endShift, holdShift } from './shift-lease.ts';
+export { readFirstPositionSince, readLastPosition, readRowsSignedBehind, type SignedRow } from './signed-rows.ts';
 export { PAGE_MAX, type SpanFilter } from './span-filter.ts';
 export { CURSOR, type Cursor, cursorOf, readTimeline, readTimelineEnd, TIMELINE_START } from './timeline.ts';
 export { hangTimelineBell, readTimelineNews } from './timeline-news.ts';
