@@ -1,9 +1,9 @@
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ConflictError, IntegrityError } from '../../src/errors.ts';
-import { homeFolder, lockHome, openSecrets, readSecrets } from '../../src/local/home.ts';
+import { homeFolder, lockHome, openSecrets, readSecrets, trustedKeysOf, writeSecrets } from '../../src/local/home.ts';
 
 let home: string;
 beforeEach(async () => {
@@ -54,6 +54,28 @@ describe('the secrets of a folder', () => {
     expect(new Set(all).size).toBe(all.length);
     for (const secret of all) expect(secret).toMatch(/^(llt_)?[0-9a-f]{64}$/);
     expect((await stat(join(home, 'new', 'secrets.json'))).mode & 0o777).toBe(0o600);
+  });
+
+  it('are written over as a whole, for the user alone, and keep the keys before them', async () => {
+    const secrets = await openSecrets(home);
+    const former = `${'a1'.repeat(32)}@7,${'b2'.repeat(32)}`;
+    await chmod(join(home, 'secrets.json'), 0o644);
+    await writeFile(join(home, `secrets.json.${process.pid}`), 'left by a crash', { mode: 0o644 });
+    await writeSecrets(home, { ...secrets, former_runtime_keys: former });
+    expect(await readSecrets(home)).toEqual({ ...secrets, former_runtime_keys: former });
+    expect((await stat(join(home, 'secrets.json'))).mode & 0o777).toBe(0o600);
+    expect(await readdir(home)).toEqual(['secrets.json']);
+    expect([...trustedKeysOf(await openSecrets(home)).runtime.values()]).toEqual([Infinity, 7, Infinity]);
+    expect(trustedKeysOf(secrets).runtime.size).toBe(1);
+  });
+
+  it('with former keys that cannot be read are not taken for keys without former ones', async () => {
+    const secrets = await openSecrets(home);
+    await writeSecrets(home, { ...secrets, former_root_keys: 'a1'.repeat(32).toUpperCase() });
+    await expect(openSecrets(home)).rejects.toMatchObject({
+      code: 'SECRETS_UNREADABLE',
+      message: expect.stringContaining('former_root_keys'),
+    });
   });
 
   it('are none where nobody started', async () => {

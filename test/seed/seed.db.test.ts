@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Database, readVersions, verifyLedger } from '../../src/ledger/index.ts';
 import { readRowFiles, seed } from '../../src/seed/index.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
-import { checkChain, type Signer, SYSTEM_ID, type TrustedKeys } from '../../src/span/index.ts';
+import { checkChain, type KeyEnds, type Signer, SYSTEM_ID, type TrustedKeys } from '../../src/span/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { rootSigner, strangerSigner, trustedKeys } from '../support/keys.ts';
 import { ALICE, NOW } from '../support/spans.ts';
@@ -32,9 +32,9 @@ afterEach(async () => {
   await testDatabase.close();
 });
 
-async function seedFolder(signer: Signer = rootSigner, database = seeder): Promise<string> {
+async function seedFolder(signer: Signer = rootSigner, database = seeder, rootKeys?: KeyEnds): Promise<string> {
   const rows = await readRowFiles(folder.path, { overridePublicKey: null });
-  const { appended, unchanged } = await seed(database, rows, signer, () => new Date(NOW));
+  const { appended, unchanged } = await seed(database, rows, signer, () => new Date(NOW), rootKeys);
   return [...appended.map(({ name, seq }) => `${name} ${seq}`), `${unchanged} unchanged`].join(', ');
 }
 
@@ -107,6 +107,33 @@ describe('seeding', () => {
     await expect(seedFolder(strangerSigner)).rejects.toMatchObject({ kind: 'governance', code: 'ROOT_KEY_DIFFERS' });
     expect(await countRows()).toBe(before);
     expect(await seedFolder()).toBe('2 unchanged');
+  });
+
+  it('with the next root key signs anew what a former one signed, once', async () => {
+    await seedFolder();
+    const formerEnd = await countRows();
+    const rotated = new Map([
+      [strangerSigner.publicKey, Infinity],
+      [rootSigner.publicKey, formerEnd],
+    ]);
+    expect(await seedFolder(strangerSigner, seeder, rotated)).toBe('run_code_kernel 1, kernel_manifest 1, 0 unchanged');
+    expect(await seedFolder(strangerSigner, seeder, rotated)).toBe('2 unchanged');
+    const versions = await readVersions(seeder, SYSTEM, KERNEL_ID);
+    expect(versions.map(({ public_key }) => public_key)).toEqual([rootSigner.publicKey, strangerSigner.publicKey]);
+    expect(versions.map(({ code }) => code)).toEqual(['return 1;\n', 'return 1;\n']);
+    const keys = { root: rotated, runtime: new Map() };
+    const auditor = testDatabase.open('loglineos_auditor');
+    expect(await verifyLedger(auditor, keys, nodeEd25519)).toMatchObject({ ok: true, checked: 4 });
+
+    // Whoever kept the former key signs once more: it is a version, and the next start takes its place.
+    await folder.write('kernels/run_code.js', 'return "forged";\n');
+    expect(await seedFolder(rootSigner, seeder, rotated)).toBe('run_code_kernel 2, kernel_manifest 2, 0 unchanged');
+    expect((await verifyLedger(auditor, keys, nodeEd25519)).problems.map((problem) => problem.class)).toEqual([
+      'key',
+      'key',
+    ]);
+    await folder.write('kernels/run_code.js', 'return 1;\n');
+    expect(await seedFolder(strangerSigner, seeder, rotated)).toBe('run_code_kernel 3, kernel_manifest 3, 0 unchanged');
   });
 
   it('writes nothing of a set with one bad line', async () => {

@@ -4,6 +4,7 @@ import {
   checkChain,
   checkKey,
   isGoverning,
+  requireKeyInUse,
   type SealedSpan,
   type Signer,
   type Span,
@@ -123,5 +124,48 @@ describe('checkChain', () => {
   it.each(['tenant_id', 'owner_id', 'entity_type'])('refuses a later version that changes %s', (column) => {
     const problem = checkChain({ ...second, [column]: 'other' }, first);
     expect(problem).toMatchObject({ class: 'chain', id: first.id, seq: 1, detail: expect.stringContaining(column) });
+  });
+});
+
+describe('a key with an end', () => {
+  const END = 5;
+  const ended = new Map([[strangerSigner.publicKey, END]]);
+  const asRoot = { ...trustedKeys, root: new Map([...trustedKeys.root, ...ended]) };
+  const asRuntime = { ...trustedKeys, runtime: new Map([...trustedKeys.runtime, ...ended]) };
+  const at = (position: number, more: Span = {}) => ({ ...sealed(more, strangerSigner), position });
+  const kernel = { ...SYSTEM, entity_type: 'function' };
+
+  it('counts for rows up to its position, and for no row behind it', () => {
+    for (const position of [1, END]) expect(checkKey(at(position), asRuntime)).toBeNull();
+    for (const position of [END + 1, Number.MAX_SAFE_INTEGER]) {
+      expect(checkKey(at(position), asRuntime)).toMatchObject({
+        class: 'key',
+        detail: `position ${position}, signed by ${strangerSigner.publicKey}, which counts up to position ${END}`,
+      });
+    }
+  });
+
+  it('does so for what governs as a root key, and never as a runtime key', () => {
+    expect(checkKey(at(END, kernel), asRoot)).toBeNull();
+    expect(checkKey(at(END + 1, kernel), asRoot)).toMatchObject({
+      class: 'key',
+      detail: expect.stringMatching(/up to/),
+    });
+    expect(checkKey(at(END, kernel), asRuntime)).toMatchObject({ detail: expect.stringMatching(/no root key$/) });
+  });
+
+  it('counts for no row that has no position, or none that a number holds', () => {
+    const { position: _none, ...unplaced } = at(1);
+    expect(checkKey(unplaced as StoredSpan, asRuntime)).toMatchObject({ class: 'key' });
+    expect(checkKey({ ...at(1), position: '9007199254740993' as unknown as number }, asRuntime)).toMatchObject({
+      class: 'key',
+    });
+  });
+
+  it('may not sign any more, as a key that nobody trusts may not', () => {
+    const code = 'SIGNING_KEY_NOT_TRUSTED';
+    expect(() => requireKeyInUse(ended, strangerSigner)).toThrow(expect.objectContaining({ code }));
+    expect(() => requireKeyInUse(new Map(), strangerSigner)).toThrow(expect.objectContaining({ code }));
+    expect(() => requireKeyInUse(trustedKeys.runtime, runtimeSigner)).not.toThrow();
   });
 });
