@@ -3,7 +3,7 @@ import { AccessError } from '../errors.ts';
 import { createAuthenticator, createTickets, Denials, readCaller } from '../identity/index.ts';
 import { Database } from '../ledger/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
-import { createSignerFromHex } from '../span/index.ts';
+import { createSignerFromHex, requireKeyInUse } from '../span/index.ts';
 import { type CallerFields, callerFields } from './caller-fields.ts';
 import { connectionOptions, readApiConfig } from './config.ts';
 import { loggedFunctionError } from './function-error.ts';
@@ -38,6 +38,7 @@ const room = onceUnlessItFails(async () => {
   const now = () => new Date();
   const tenantMasterKey = Buffer.from(await readSecretField(runtimeSecretArn, 'tenant_master_key'), 'hex');
   const signer = createSignerFromHex(nodeEd25519, await readSecretField(runtimeSecretArn, 'runtime_key'));
+  requireKeyInUse(trustedKeys.runtime, signer);
   const authenticator = createAuthenticator({ database, trustedKeys, scheme: nodeEd25519, tenantMasterKey, now, jwt });
   return {
     authenticator,

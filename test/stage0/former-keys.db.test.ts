@@ -12,7 +12,7 @@ import { callerOf, openApi } from '../identity/support.ts';
 import { rootSigner, runtimeSigner, trustedKeys } from '../support/keys.ts';
 import { ALICE, contextOf, hashable, nextVersion } from '../support/spans.ts';
 import { openRequests, workUntil } from '../worker/shifts.ts';
-import { type AnyJson, expectRefusal, Installation, RUN_CODE } from './installation.ts';
+import { type AnyJson, expectRefusal, Installation, PROBE, RUN_CODE } from './installation.ts';
 
 const nextSigner = createSigner(nodeEd25519, randomBytes(32));
 const afterwards = (signer: { publicKey: string }, end: number): KeyEnds =>
@@ -180,6 +180,14 @@ describe('a root key that was rotated', () => {
     // The next version has the forged one in its chain for ever, and counts.
     await own.insert(nextVersion(forged, { code: kernel.code ?? null }, nextSigner));
     expect(await run()).toMatchObject({ ok: true, function_seq: 2, output: { result: 42 } });
+  });
+
+  it('counts for no row that was moved behind its end, in a warm container either', async () => {
+    const stage0 = containerOf({ root: afterwards(rootSigner, end), runtime: trustedKeys.runtime }, runtimeSigner);
+    const run = () => boot(stage0, { boot_function_id: PROBE, identity: ALICE, input: { probe: 'answer', value: 1 } });
+    expect(await run()).toMatchObject({ ok: true });
+    await own.tamper('update ledger.universal_registry set position = default where id = $1', [PROBE]);
+    await expectRefusal(own, run, IntegrityError, 'KEY_NOT_TRUSTED');
   });
 
   it('signs no row that claims a place from before', async () => {
