@@ -237,11 +237,31 @@ export const StreamQuerySchema = object({
     .openapi({ description: 'Of `POST /api/tickets`, for clients that can send no header.' }),
 });
 
-export const VersionsSchema = z.object({ id: z.string(), versions: z.array(SpanSchema) }).openapi('SpanVersions');
+/** Versions of one span go by their `seq`. */
+export const VersionsQuerySchema = object({
+  after: text(
+    (value) => /^(0|[1-9]\d{0,9})$/.test(value) && Number(value) <= INTEGER_MAX,
+    'the `next` of an earlier page',
+  )
+    .transform(Number)
+    .optional()
+    .openapi({
+      type: 'integer',
+      minimum: 0,
+      maximum: INTEGER_MAX,
+      description: 'A `seq`: goes on with the version behind it.',
+    }),
+  limit: numberText(PAGE_MAX, PAGE_MAX).openapi({ description: 'Versions a page may hold.', example: 20 }),
+});
+const next = () =>
+  z.int().nullable().openapi({ description: 'As `after` it gives the next page; null where this is the last.' });
+export const VersionsSchema = z
+  .object({ id: z.string(), versions: z.array(SpanSchema), next: next() })
+  .openapi('SpanVersions');
 export const ProofSchema = z
   .object({
     id: z.string(),
-    ok: z.boolean(),
+    ok: z.boolean().openapi({ description: 'All versions of this page prove themselves.' }),
     versions: z.array(
       z.object({
         seq: z.int(),
@@ -252,6 +272,7 @@ export const ProofSchema = z
       }),
     ),
     problems: z.array(z.object({ id: z.string(), seq: z.int(), class: z.string(), detail: z.string() })),
+    next: next(),
   })
   .openapi('SpanProof');
 
@@ -472,6 +493,7 @@ export type SpanPage = z.infer<typeof SpanPageSchema>;
 export type TimelinePage = z.infer<typeof TimelinePageSchema>;
 export type SpanProof = z.infer<typeof ProofSchema>;
 export type SpanVersions = z.infer<typeof VersionsSchema>;
+export type VersionsQuery = { after?: number | undefined; limit?: number | undefined };
 export type ExecuteOptions = z.input<typeof ExecuteBody>;
 export type Executing = z.infer<typeof ExecuteAnswer>;
 export type RequestView = z.infer<typeof RequestSchema>;

@@ -1,15 +1,16 @@
-import { OpenAPIHono } from '@hono/zod-openapi';
+import { setImmediate as pause } from 'node:timers/promises';
+import { OpenAPIHono, type z } from '@hono/zod-openapi';
 import {
   type Identity,
   listSpans,
   readLatestVersions,
   readTimeline,
   readTimelineEnd,
-  readVersions,
+  readVersionsFrom,
   type SpanFilter,
   TIMELINE_START,
 } from '../ledger/index.ts';
-import { type Span, type StoredSpan, type TrustedKeys, verifyVersions } from '../span/index.ts';
+import { type Problem, type Span, type StoredSpan, type TrustedKeys, verifyVersion } from '../span/index.ts';
 import type { Stage0 } from '../stage0/index.ts';
 import { append } from './append.ts';
 import { spanNotFound, type Variables } from './input.ts';
@@ -29,6 +30,7 @@ import {
   SpanSchema,
   TimelinePageSchema,
   TimelineQuerySchema,
+  VersionsQuerySchema,
   VersionsSchema,
 } from './schemas.ts';
 
@@ -88,11 +90,7 @@ export function spanRoutes(stage0: Stage0, trustedKeys: TrustedKeys): OpenAPIHon
       example: EXAMPLE_SPAN,
       problems: [404],
     },
-    async ({ params: { id } }, c) => {
-      const span = (await readLatestVersions(stage0.database, c.get('identity'), [id])).get(id);
-      if (span === undefined) throw spanNotFound(id);
-      return span;
-    },
+    ({ params: { id } }, c) => requireSpan(stage0, c.get('identity'), id),
   );
 
   addRoute(
@@ -101,15 +99,22 @@ export function spanRoutes(stage0: Stage0, trustedKeys: TrustedKeys): OpenAPIHon
       method: 'get',
       path: '/spans/{id}/versions',
       operationId: 'readSpanVersions',
-      summary: 'All versions of a span, oldest first',
+      summary: 'The versions of a span, oldest first',
       tag: 'Spans',
       params: SpanParams,
+      query: VersionsQuerySchema,
       status: 200,
       answer: VersionsSchema,
-      example: { id: EXAMPLE_SPAN.id, versions: [EXAMPLE_SPAN] },
+      example: { id: EXAMPLE_SPAN.id, versions: [EXAMPLE_SPAN], next: null },
       problems: [404],
     },
-    async ({ params: { id } }, c) => ({ id, versions: await requireVersions(stage0, c.get('identity'), id) }),
+    async ({ params: { id }, query: { after, limit } }, c) => {
+      const identity = c.get('identity');
+      const from = after === undefined ? 0 : after + 1;
+      const page = await readVersionsFrom(stage0.database, identity, id, from, limit);
+      if (page.versions.length === 0) await requireSpan(stage0, identity, id);
+      return { id, ...page };
+    },
   );
 
   addRoute(
@@ -119,21 +124,29 @@ export function spanRoutes(stage0: Stage0, trustedKeys: TrustedKeys): OpenAPIHon
       path: '/spans/{id}/verify',
       operationId: 'verifySpan',
       summary: 'The proof of a span: every version hashed anew, its signature, key and chain checked',
+      description: 'By pages, as the versions: the first of a page is linked to the last of the page before.',
       tag: 'Spans',
       params: SpanParams,
+      query: VersionsQuerySchema,
       status: 200,
       answer: ProofSchema,
-      example: { id: EXAMPLE_SPAN.id, ok: true, versions: [{ ...proofPart(EXAMPLE_SPAN), ok: true }], problems: [] },
+      example: {
+        id: EXAMPLE_SPAN.id,
+        ok: true,
+        versions: [{ ...proofPart(EXAMPLE_SPAN), ok: true }],
+        problems: [],
+        next: null,
+      },
       problems: [404],
     },
-    async ({ params: { id } }, c) => {
-      const versions = await requireVersions(stage0, c.get('identity'), id);
-      const problems = verifyVersions(versions, trustedKeys, stage0.scheme);
-      const proofs = versions.map((version) => {
-        const own = problems.filter((problem) => problem.seq === version.seq);
-        return { ...proofPart(version), ok: own.length === 0 };
-      });
-      return { id, ok: problems.length === 0, versions: proofs, problems };
+    async ({ params: { id }, query: { after, limit } }, c) => {
+      const identity = c.get('identity');
+      // With the version that the page's first one is linked to.
+      const [from, count] = after === undefined ? [0, limit] : [after, limit + 1];
+      const { versions, next } = await readVersionsFrom(stage0.database, identity, id, from, count);
+      if (versions.length === 0) await requireSpan(stage0, identity, id);
+      const before = versions[0]?.seq === after ? versions.shift() : undefined;
+      return { id, ...(await prove(versions, before, trustedKeys, stage0)), next };
     },
   );
 
@@ -191,10 +204,34 @@ const APPEND_EXAMPLES = {
   },
 } satisfies Record<string, unknown>;
 
-async function requireVersions(stage0: Stage0, identity: Identity, id: string): Promise<StoredSpan[]> {
-  const versions = await readVersions(stage0.database, identity, id);
-  if (versions.length === 0) throw spanNotFound(id);
-  return versions;
+async function requireSpan({ database }: Stage0, identity: Identity, id: string): Promise<StoredSpan> {
+  const span = (await readLatestVersions(database, identity, [id])).get(id);
+  if (span === undefined) throw spanNotFound(id);
+  return span;
+}
+
+/** Other requests wait no longer than this for proofs. */
+const PROVING_MS = 10;
+
+async function prove(
+  versions: StoredSpan[],
+  before: StoredSpan | undefined,
+  keys: TrustedKeys,
+  { scheme }: Stage0,
+): Promise<Omit<z.infer<typeof ProofSchema>, 'id' | 'next'>> {
+  const problems: Problem[] = [];
+  const proofs = [];
+  let pausedAt = performance.now();
+  for (const [i, version] of versions.entries()) {
+    const found = verifyVersion(version, i === 0 ? before : versions[i - 1], keys, scheme);
+    // One that is missing before it has a place of its own.
+    proofs.push({ ...proofPart(version), ok: found.every(({ seq }) => seq !== version.seq) });
+    problems.push(...found);
+    if (performance.now() - pausedAt < PROVING_MS) continue;
+    await pause();
+    pausedAt = performance.now();
+  }
+  return { ok: problems.length === 0, versions: proofs, problems };
 }
 
 function proofPart({ seq, curr_hash, signature, public_key }: StoredSpan) {

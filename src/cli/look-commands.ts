@@ -48,12 +48,13 @@ export function addLookCommands(program: Command): void {
     .command('span')
     .description('show a span: its newest version, all of them, or their proof')
     .argument('<id>')
-    .option('--versions', 'all versions')
+    .option('--versions', 'its versions, oldest first')
+    .option('--after <seq>', 'go on where an earlier list of versions ended', wholeNumber)
     .option('--verify', 'hash every version anew and check its signature; exit 1 when one does not prove itself')
-    .action(async (id: string, options: { versions?: boolean; verify?: boolean }, command: Command) => {
+    .action(async (id: string, options: { versions?: boolean; after?: number; verify?: boolean }, command: Command) => {
       const session = await openSession(command.optsWithGlobals());
       if (options.verify === true) await showProof(session, id);
-      else if (options.versions === true) await showVersions(session, id);
+      else if (options.versions === true) await showVersions(session, id, options.after);
       else {
         const span = await session.client.span(id);
         show(session, span, () => listing(span));
@@ -68,8 +69,8 @@ export function addLookCommands(program: Command): void {
     });
 }
 
-async function showVersions(session: Session, id: string): Promise<void> {
-  const answer = await session.client.versions(id);
+async function showVersions(session: Session, id: string, after: number | undefined): Promise<void> {
+  const answer = await session.client.versions(id, { after });
   show(session, answer, () => {
     const rows = answer.versions.map(({ seq, at, who, did, status, curr_hash }) => [
       seq,
@@ -79,12 +80,20 @@ async function showVersions(session: Session, id: string): Promise<void> {
       status,
       curr_hash.slice(0, 16),
     ]);
-    return table(['seq', 'at', 'who', 'did', 'status', 'hash'], rows);
+    const more = answer.next === null ? '' : `more with --after ${answer.next}\n`;
+    return table(['seq', 'at', 'who', 'did', 'status', 'hash'], rows) + more;
   });
 }
 
 async function showProof(session: Session, id: string): Promise<void> {
   const proof = await session.client.verify(id);
+  while (proof.next !== null) {
+    const { ok, versions, problems, next } = await session.client.verify(id, { after: proof.next });
+    proof.ok &&= ok;
+    proof.versions.push(...versions);
+    proof.problems.push(...problems);
+    proof.next = next;
+  }
   show(session, proof, () => {
     const rows = proof.versions.map(({ seq, curr_hash, public_key, ok }) => [
       seq,

@@ -22,6 +22,7 @@ import type {
   TokenDraft,
   TokenPage,
   TokenView,
+  VersionsQuery,
 } from '../api/schemas.ts';
 import {
   AccessError,
@@ -105,12 +106,14 @@ export class Client {
     return this.#get(`/api/spans/${encodeURIComponent(id)}`);
   }
 
-  versions(id: string): Promise<SpanVersions> {
-    return this.#get(`/api/spans/${encodeURIComponent(id)}/versions`);
+  /** By pages; the `next` of one is the `after` of the one that follows. */
+  versions(id: string, query: VersionsQuery = {}): Promise<SpanVersions> {
+    return this.#get(`/api/spans/${encodeURIComponent(id)}/versions`, query);
   }
 
-  verify(id: string): Promise<SpanProof> {
-    return this.#get(`/api/spans/${encodeURIComponent(id)}/verify`);
+  /** By pages, as `versions`. */
+  verify(id: string, query: VersionsQuery = {}): Promise<SpanProof> {
+    return this.#get(`/api/spans/${encodeURIComponent(id)}/verify`, query);
   }
 
   /** @param after a position, `end` for where it ends now, nothing for its start. */

@@ -60,6 +60,7 @@ export {
   readLatestVersions,
   readPlacedVersions,
   readVersions,
+  readVersionsFrom,
 } from './read.ts';
 export { rebuildDerived } from './rebuild.ts';
 export {

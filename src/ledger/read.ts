@@ -1,6 +1,7 @@
 import type { StoredSpan } from '../span/index.ts';
 import type { Database, Identity, Row, Statement } from './database.ts';
 import { spanTypes, toSpan, toSpansById } from './rows.ts';
+import { pageText, readPage } from './span-filter.ts';
 
 export function latestVersionsStatement(identity: Identity, ids: string[]): Statement {
   return {
@@ -78,4 +79,28 @@ export async function readVersions(database: Database, identity: Identity, id: s
     },
     { readOnly: true },
   );
+}
+
+/**
+ * The same by pages: versions from `from` on, at most `limit` and about as many bytes as pages of lists hold.
+ *
+ * @returns `next` is the last version of the page, where there are later ones; null at the end.
+ */
+export async function readVersionsFrom(
+  database: Database,
+  identity: Identity,
+  id: string,
+  from: number,
+  limit: number,
+): Promise<{ versions: StoredSpan[]; next: number | null }> {
+  const text = pageText(
+    'select id, seq from ledger.universal_registry where id = $1 and seq >= $2::bigint order by seq limit $3',
+  );
+  // One more than is asked for tells whether there is more.
+  const statement = { text, values: [id, from, limit + 1], types: spanTypes };
+  const found = await database.transaction(identity, (query) => query<Row>(statement), { readOnly: true });
+  const { rows, isCut } = readPage(found);
+  const versions = rows.slice(0, limit).map(toSpan);
+  const hasMore = isCut || rows.length > limit;
+  return { versions, next: hasMore ? (versions.at(-1)?.seq ?? null) : null };
 }

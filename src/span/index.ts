@@ -44,5 +44,5 @@ export {
   SYSTEM_ID,
   type TrustedKeys,
   verifySpan,
-  verifyVersions,
+  verifyVersion,
 } from './verify.ts';

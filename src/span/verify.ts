@@ -125,17 +125,19 @@ export function checkChain(span: StoredSpan, before: StoredSpan | undefined): Pr
   return null;
 }
 
-/** The versions of one span, oldest first, each by itself and as a chain; a version that is not there is `missing`. */
-export function verifyVersions(versions: StoredSpan[], keys: TrustedKeys, scheme: Ed25519): Problem[] {
-  return versions.flatMap((span, i) => {
-    const before = versions[i - 1];
-    const isAlone = span.seq !== (before === undefined ? 0 : before.seq + 1);
-    const missing = isAlone
-      ? [problem({ ...span, seq: span.seq - 1 }, 'missing', `version ${span.seq} is there and this one is not`)]
-      : [];
-    const chain = checkChain(span, before);
-    return [...missing, ...verifySpan(span, keys, scheme), ...(chain === null ? [] : [chain])];
-  });
+/** A version by itself, and as what follows the one before it; a version that is not there between them is `missing`. */
+export function verifyVersion(
+  span: StoredSpan,
+  before: StoredSpan | undefined,
+  keys: TrustedKeys,
+  scheme: Ed25519,
+): Problem[] {
+  const isAlone = span.seq !== (before === undefined ? 0 : before.seq + 1);
+  const missing = isAlone
+    ? [problem({ ...span, seq: span.seq - 1 }, 'missing', `version ${span.seq} is there and this one is not`)]
+    : [];
+  const chain = checkChain(span, before);
+  return [...missing, ...verifySpan(span, keys, scheme), ...(chain === null ? [] : [chain])];
 }
 
 function problem(span: StoredSpan, problemClass: ProblemClass, detail: string): Problem {

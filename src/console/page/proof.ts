@@ -11,8 +11,12 @@ export interface VersionProof {
   chain: string | null;
 }
 
-/** Prove versions, oldest first, with the code that the server proves them with, and nothing that the server says. */
-export async function* proveVersions(versions: StoredSpan[]): AsyncGenerator<VersionProof> {
+/**
+ * Prove versions, oldest first, with the code that the server proves them with, and nothing that the server says.
+ *
+ * @param first the `seq` that they must begin with; where it is not 0, what that one is linked to is not looked at.
+ */
+export async function* proveVersions(versions: StoredSpan[], first: number): AsyncGenerator<VersionProof> {
   for (const [i, span] of versions.entries()) {
     const hash = checkHash(span);
     yield {
@@ -20,7 +24,10 @@ export async function* proveVersions(versions: StoredSpan[]): AsyncGenerator<Ver
       text: hash?.detail.startsWith('has no canonical form') ? null : canonicalText(span),
       hash: hash?.detail ?? null,
       signature: checkSignature(span, nobleEd25519)?.detail ?? null,
-      chain: span.seq === i ? (checkChain(span, versions[i - 1])?.detail ?? null) : `version ${i} is missing`,
+      chain:
+        span.seq === first + i
+          ? (checkChain(span, versions[i - 1])?.detail ?? null)
+          : `version ${first + i} is missing`,
     };
     // A signature takes some milliseconds: the page stays alive between two.
     await new Promise((resolve) => setTimeout(resolve));

@@ -5,6 +5,8 @@ import { durationText, pretty, sentence, shortId, statusChip, timeAgo } from './
 import { isProved, proveVersions, type VersionProof } from './proof.ts';
 
 const FOLLOWERS = 20;
+/** Versions that are shown and proved at a time: a browser proves some hundred a second. */
+const VERSIONS = 200;
 
 /** The columns of a span as a person looks for them. What has a place of its own on the page is not among them. */
 const GROUPS: Record<string, readonly ColumnName[]> = {
@@ -51,11 +53,11 @@ export const spanView: View = (app) => {
   const id = app.path[0] ?? '';
   const section = h('section', {}, h('h1', {}, 'Span'), loading());
   const load = async () => {
-    const { versions } = await app.client.versions(id);
-    const newest = versions.at(-1);
-    if (newest === undefined || app.signal.aborted) return;
-    const wanted = app.query.get('version');
-    const shown = versions.find(({ seq }) => String(seq) === wanted) ?? newest;
+    const newest = await app.client.span(id);
+    const wanted = app.query.get('version') ?? '';
+    const chain = await readChain(app, newest, /^\d{1,9}$/.test(wanted) ? Number(wanted) : newest.seq);
+    const shown = chain.versions.find(({ seq }) => String(seq) === wanted) ?? chain.versions.at(-1);
+    if (shown === undefined || app.signal.aborted) return;
     const proof = h('section', { class: 'card proof', 'aria-labelledby': 'proof' }, loading());
     const followers = h('section', { class: 'card' }, loading());
     put(
@@ -68,12 +70,32 @@ export const spanView: View = (app) => {
         h('div', { class: 'stack' }, proof, relations(shown), followers),
       ),
     );
-    void attempt(app, proof, () => showProof(app, proof, versions, shown));
+    void attempt(app, proof, () => showProof(app, proof, chain, shown));
     void attempt(app, followers, () => showFollowers(app, followers, id));
   };
   void attempt(app, section, load);
   return section;
 };
+
+/** Versions of one span that follow each other, and where they stand among all. */
+interface Chain {
+  versions: StoredSpan[];
+  /** The version before them; undefined where they begin with the first. */
+  after: number | undefined;
+  newest: number;
+}
+
+/** The wanted version, and those before it as far as they are shown together. */
+async function readChain(app: App, { id, seq: newest }: StoredSpan, wanted: number): Promise<Chain> {
+  const limit = newest < VERSIONS ? undefined : VERSIONS;
+  const end = Math.min(wanted, newest);
+  let after = end < VERSIONS ? undefined : end - VERSIONS;
+  for (;;) {
+    const { versions, next } = await app.client.versions(id, { after, limit });
+    if (next === null || next >= end) return { versions, after, newest };
+    after = next; // large ones fill a page before
+  }
+}
 
 function heading(span: StoredSpan, newest: StoredSpan): HTMLElement {
   const copy = h('button', { type: 'button', class: 'quiet' }, 'Copy id');
@@ -186,9 +208,12 @@ async function showFollowers(app: App, place: Element, id: string): Promise<void
   );
 }
 
-async function showProof(app: App, place: HTMLElement, versions: StoredSpan[], shown: StoredSpan): Promise<void> {
+async function showProof(app: App, place: HTMLElement, chain: Chain, shown: StoredSpan): Promise<void> {
+  const { versions, after, newest } = chain;
+  const first = after === undefined ? 0 : after + 1;
+  const last = versions.at(-1)?.seq ?? first;
   const proofs: VersionProof[] = [];
-  for await (const proof of proveVersions(versions)) proofs.push(proof);
+  for await (const proof of proveVersions(versions, first)) proofs.push(proof);
   const own = proofs.find(({ span }) => span.seq === shown.seq) as VersionProof;
   const isBroken = !proofs.every(isProved);
   const verdict = h('h2', { id: 'proof', role: 'status' });
@@ -223,7 +248,13 @@ async function showProof(app: App, place: HTMLElement, versions: StoredSpan[], s
       {},
       proofs.length === 1 ? 'One version' : `${proofs.length} versions, each holds the hash of the one before`,
     ),
-    h('ol', { class: 'chain' }, ...proofs.map((proof) => link(proof, shown)).reverse()),
+    h(
+      'ol',
+      { class: 'chain' },
+      last < newest && others(shown.id, Math.min(last + VERSIONS, newest), 'Later versions'),
+      ...proofs.map((proof) => link(proof, shown)).reverse(),
+      after !== undefined && others(shown.id, after, 'Earlier versions'),
+    ),
     own.text !== null &&
       h(
         'details',
@@ -236,7 +267,10 @@ async function showProof(app: App, place: HTMLElement, versions: StoredSpan[], s
 
   put(key, 'Asking the server whether it trusts the key…');
   await attempt(app, key, async () => {
-    const [server, manifest] = await Promise.all([app.client.verify(shown.id), app.client.manifest()]);
+    const [server, manifest] = await Promise.all([
+      app.client.verify(shown.id, { after, limit: versions.length }),
+      app.client.manifest(),
+    ]);
     const isTrusted = !server.problems.some((problem) => problem.seq === shown.seq && problem.class === 'key');
     const isRoot = shown.public_key === manifest.public_key;
     const title = isTrusted ? `Key, trusted here${isRoot ? ': it governs the installation' : ''}` : 'Key';
@@ -256,6 +290,10 @@ function check(problem: string | null, title: string, hex: string | null | undef
     hex != null && h('code', { class: 'break' }, hex),
     problem !== null && h('p', {}, problem),
   );
+}
+
+function others(id: string, seq: number, text: string): HTMLElement {
+  return h('li', {}, h('a', { href: `#/span/${id}?version=${seq}` }, text));
 }
 
 function link(proof: VersionProof, shown: StoredSpan): HTMLElement {
