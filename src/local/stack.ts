@@ -1,7 +1,7 @@
 import { type ServerType, serve } from '@hono/node-server';
 import { createApi } from '../api/index.ts';
 import { ConflictError, GovernanceError, UpstreamError } from '../errors.ts';
-import { type Authenticator, createAuthenticator, type JwtOptions } from '../identity/index.ts';
+import { createAuthenticator, type JwtOptions } from '../identity/index.ts';
 import { Sandbox } from '../kernel/index.ts';
 import {
   Database,
@@ -155,7 +155,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     const lambdaApi = createLambdaApi(lambdaFunctions, log);
     // When somebody first looks: a start should not wait for it.
     const consoleFiles = async () => (await import('../console/build.ts')).buildConsole();
-    const timeline = openTimeline(appUrl, stage0, authenticator, undo);
+    const timeline = openTimeline(appUrl, stage0, trustedKeys, undo);
     const api = createApi({ stage0, trustedKeys, authenticator, timeline, consoleFiles });
     const sockets = new SocketServer((request, env) => api.fetch(request, env), timeline);
     const connectionsApi = createConnectionsApi(sockets.connections);
@@ -269,13 +269,18 @@ async function seedDatabase(seeder: Database, secrets: LocalSecrets) {
 /** The timeline live. Whoever watches is sent away before the server stops. */
 function openTimeline(
   url: string,
-  { now, log }: Stage0,
-  authenticator: Authenticator,
+  stage0: Stage0,
+  trustedKeys: TrustedKeys,
   undo: (() => Promise<unknown>)[],
 ): TimelineHub {
   const applicationName = 'loglineos-timeline';
   const database = new Database({ url, applicationName, connectionsMax: TIMELINE_CONNECTIONS_MAX });
   undo.push(() => database.close());
+  // One connection that nobody else waits for: slow lists, and slow timelines, must not look like credentials that ended.
+  const credentials = new Database({ url, applicationName: 'loglineos-credentials' });
+  undo.push(() => credentials.close());
+  const authenticator = createAuthenticator({ ...stage0, database: credentials, trustedKeys });
+  const { now, log } = stage0;
   const listen = (onSpans: () => void) => listenForTimeline({ url }, onSpans);
   return new TimelineHub({ database, authenticator, listen, now, log });
 }

@@ -151,7 +151,7 @@ export class TimelineReader {
     const { database, bufferBytesMax } = this.#options;
     const { identity, filter } = subscriber;
     const reached = group.position;
-    const page = await this.#catchUps.pass(async () => {
+    const page = await this.#catchUps.pass(identity.tenantId, async () => {
       // While it waited in line, others of the same client may have filled its buffer.
       if (!subscriber.isOpen || subscriber.outlet.bufferedBytes() > bufferBytesMax) return null;
       if (subscriber.position === null) {

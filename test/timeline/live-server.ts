@@ -39,10 +39,13 @@ export class TestTokens implements Pick<Authenticator, 'ended'> {
 /** Counts reads of the timeline (each is a transaction), and lets a test do something behind one of them. */
 class WatchedDatabase extends Database {
   transactions = 0;
+  /** Whose they were, one after the other. */
+  readonly tenants: string[] = [];
   afterTransaction: () => Promise<unknown> = async () => {};
 
   override async transaction<T>(...given: Parameters<typeof Database.prototype.transaction<T>>): Promise<T> {
     this.transactions += 1;
+    this.tenants.push(given[0].tenantId);
     const result = await super.transaction<T>(...given);
     await this.afterTransaction();
     return result;

@@ -262,6 +262,38 @@ describe('new spans', () => {
   });
 });
 
+describe('catching up', () => {
+  it('waits for no more than a turn of each other tenant, however many of them catch up and how far', async () => {
+    const shared = await createTestDatabase();
+    const live = await LiveServer.start(shared);
+    const many = Array.from({ length: 1_000 }, (_, i) => named(`long ${i}`));
+    for (let i = 0; i < 3; i++) await live.append(many, ALICE);
+    await live.append(
+      Array.from({ length: 5 }, () => named('short')),
+      BOB,
+    );
+    // All begin at the start: sixty of hers, each with some turns to wait for, and one of his.
+    const hers = await WsClient.open(live, live.tokens.give(ALICE));
+    const others = await Promise.all([2, 3].map(() => WsClient.open(live, live.tokens.give(ALICE))));
+    for (const client of [hers, ...others])
+      for (let i = 0; i < 20; i++) client.say({ action: 'subscribe', id: `${i}`, filter: { name: `long ${i}` } });
+    await until(() => live.database.tenants.length > 40, 'reads of hers');
+    const his = await WsClient.open(live, live.tokens.give(BOB));
+    const before = live.database.tenants.length;
+    await his.subscribe();
+    const since = live.database.tenants.slice(before);
+    const [her, him] = [ALICE, BOB].map(({ tenantId }) => since.filter((tenant) => tenant === tenantId).length);
+    expect(his.names).toEqual(Array(5).fill('short'));
+    // A turn is two reads at first: where the end is, and what is there.
+    expect(him).toBeGreaterThan(1);
+    expect(her).toBeLessThan(30);
+    expect(hers.others.filter(({ type }) => type === 'caught_up').length).toBeLessThan(20); // they still were at it
+    for (const client of [hers, his, ...others]) client.close();
+    await live.stop();
+    await shared.close();
+  });
+});
+
 describe('a filter', () => {
   const instants = ['2026-11-23T09:59:59.999Z', '2026-11-23T10:00:00.000Z', '2026-11-23T10:00:00.001Z'];
   const ids = ['7d9f3c52-5a0e-4b6d-9a53-0c1f6f0a2b11', 'b2c1a9e4-6f1d-4a57-8a60-2f6f5d1c9e22'];

@@ -1,7 +1,11 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import type { Ready } from '../../src/local/stack.ts';
+import type { Span } from '../../src/span/index.ts';
 import { createHome, StackProcess } from '../local/stack-process.ts';
+import { hashable, nextVersion } from '../support/spans.ts';
 import { SseClient, until, WsClient } from './live-server.ts';
 
 let remove: () => Promise<void>;
@@ -64,6 +68,51 @@ it('sends away within a second whose API token is revoked', async () => {
   const revokedAt = performance.now();
   for (const client of [sse, ws]) expect(await client.other('end')).toMatchObject({ code: 'TOKEN_REVOKED' });
   expect(performance.now() - revokedAt).toBeLessThan(1_000);
+});
+
+it('keeps streams alive, and checks who watches, while every connection of HTTP waits for something slow', async () => {
+  const created = await post('/api/tokens', { name: 'among slow lists', scopes: ['spans:read'] });
+  const [kept, ended] = [
+    await SseClient.open(ready, ready.token),
+    await SseClient.open(ready, created.token as string),
+  ];
+  const [locker, admin] = [new pg.Client(ready.admin_database_url), new pg.Client(ready.admin_database_url)];
+  await Promise.all([locker.connect(), admin.connect()]);
+  try {
+    await locker.query('begin; lock table ledger.request_queue in access exclusive mode');
+    const stop = new AbortController();
+    const slow = Array.from({ length: 40 }, () =>
+      fetch(`${ready.url}/api/metrics`, {
+        headers: { Authorization: `Bearer ${ready.token}` },
+        signal: stop.signal,
+      }).catch(() => {}),
+    );
+    const waiting = `select count(*)::int as n from pg_stat_activity
+                      where application_name = 'loglineos-local' and wait_event_type = 'Lock'`;
+    await expect.poll(async () => (await admin.query(waiting)).rows[0].n, { timeout: 5_000 }).toBe(20);
+    await sleep(6_500); // longer than credentials may be unchecked
+    expect([...kept.others, ...ended.others].filter(({ type }) => type === 'end')).toEqual([]);
+
+    // Nothing can be revoked over HTTP now; what counts is that there is another version.
+    const token = (await admin.query('select * from ledger.universal_registry where id = $1', [created.id])).rows[0];
+    const app = new pg.Client(ready.database_url);
+    await app.connect();
+    const { owner_id, tenant_id, curr_hash, entity_type } = token;
+    const said = { id: created.id, entity_type, owner_id, tenant_id, status: 'revoked' };
+    const version = nextVersion({ ...hashable(said as Span), curr_hash } as never);
+    await app.query('select ledger.append($1, $2, $3)', [owner_id, tenant_id, JSON.stringify([version])]);
+    const revokedAt = performance.now();
+    expect(await ended.other('end')).toMatchObject({ code: 'TOKEN_REVOKED' });
+    expect(performance.now() - revokedAt).toBeLessThan(1_000);
+    await until(() => kept.spans.some(({ id }) => id === created.id), 'the span');
+    expect(kept.isOver).toBe(false);
+    await app.end();
+    stop.abort();
+    await Promise.all(slow);
+  } finally {
+    await Promise.all([locker.end(), admin.end()]);
+    kept.close();
+  }
 });
 
 it('tells who watches that it stops, and stops', async () => {
