@@ -1,6 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { type Item, Table } from '../aws/dynamodb.ts';
-import { GovernanceError, InputError } from '../errors.ts';
+import { InputError } from '../errors.ts';
+import {
+  SUBSCRIPTIONS_MAX,
+  subscriptionExists,
+  subscriptionNotFound,
+  subscriptionsExceeded,
+} from '../timeline/index.ts';
 import type { CallerFields } from './caller-fields.ts';
 
 /** What a connection asked to be sent. */
@@ -22,8 +28,6 @@ export interface Connection {
   subscriptions: Subscription[];
 }
 
-/** As a hub has it; below what one question to the reader holds. */
-export const SUBSCRIPTIONS_MAX = 20;
 /** API Gateway ends a connection after two hours. */
 const CONNECTION_MS_MAX = 2 * 60 * 60 * 1000;
 /** DynamoDB may delete an item from its end on: later than we would know of it anyway. */
@@ -72,9 +76,8 @@ export class Connections {
     if (isDone) return;
     const item = await this.#table.get<ConnectionItem>({ connection_id: id });
     if (item === null) throw new InputError('CONNECTION_GONE', 'this connection has ended');
-    if (Object.hasOwn(item.subscriptions, subscriptionId))
-      throw new InputError('SUBSCRIPTION_EXISTS', `there is a subscription ${subscriptionId} already`, { field: 'id' });
-    throw new GovernanceError('SUBSCRIPTIONS_EXCEEDED', `a connection may have ${SUBSCRIPTIONS_MAX} subscriptions`);
+    if (Object.hasOwn(item.subscriptions, subscriptionId)) throw subscriptionExists(subscriptionId);
+    throw subscriptionsExceeded();
   }
 
   /** @throws {InputError} `SUBSCRIPTION_NOT_FOUND` */
@@ -87,8 +90,7 @@ export class Connections {
         names: { '#id': subscriptionId },
       },
     );
-    if (!isDone)
-      throw new InputError('SUBSCRIPTION_NOT_FOUND', `there is no subscription ${subscriptionId}`, { field: 'id' });
+    if (!isDone) throw subscriptionNotFound(subscriptionId);
   }
 
   /** Note how far a subscription came. @returns false, when it is gone or began again since it was read. */

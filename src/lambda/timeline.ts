@@ -1,6 +1,6 @@
-import { AccessError, InputError, LogLineError } from '../errors.ts';
+import { AccessError, LogLineError } from '../errors.ts';
 import { requireScope } from '../identity/scopes.ts';
-import { frames, MESSAGE_BYTES_MAX, parseMessage } from '../timeline/index.ts';
+import { frames, parseMessage } from '../timeline/index.ts';
 import { type CallerFields, callerOf } from './caller-fields.ts';
 import { readTimelineConfig } from './config.ts';
 import { Connections } from './connections.ts';
@@ -55,10 +55,7 @@ export async function handler(event: SocketEvent, context: InvocationContext): P
 }
 
 async function obey(connectionId: string, { body = '', isBase64Encoded }: SocketEvent): Promise<string> {
-  if (isBase64Encoded) throw new InputError('JSON_INVALID', 'a message is text');
-  if (Buffer.byteLength(body) > MESSAGE_BYTES_MAX)
-    throw new InputError('MESSAGE_TOO_LARGE', `a message may have ${MESSAGE_BYTES_MAX} bytes`);
-  const message = parseMessage(body);
+  const message = parseMessage(isBase64Encoded ? '' : body);
   switch (message.action) {
     case 'ping':
       return frames.pong();

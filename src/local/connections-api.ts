@@ -5,8 +5,8 @@ import { bodyLimit } from 'hono/body-limit';
 import type { WebSocket } from 'ws';
 import { isFromBrowser } from './lambda-api.ts';
 
-/** What API Gateway takes of a message, either way. */
-export const MESSAGE_BYTES_MAX = 128 * 1024;
+/** What API Gateway takes of a message, either way; a client that sends more is cut off. */
+export const PAYLOAD_BYTES_MAX = 128 * 1024;
 /** What a client has not read yet; beyond that, posts to it are refused. */
 const BUFFER_BYTES_MAX = 1024 * 1024;
 
@@ -66,7 +66,7 @@ export function createConnectionsApi(connections: ReadonlyMap<string, LiveConnec
   });
 
   const tooLarge = () => serviceError(413, 'PayloadTooLargeException', '');
-  app.use(bodyLimit({ maxSize: MESSAGE_BYTES_MAX, onError: tooLarge }));
+  app.use(bodyLimit({ maxSize: PAYLOAD_BYTES_MAX, onError: tooLarge }));
 
   app.all('*', async (c) => {
     const connection = connections.get(idOf(c.req.path));

@@ -9,12 +9,11 @@ import {
   type Connection,
   type EndCode,
   frames,
-  MESSAGE_BYTES_MAX,
   Session,
   type SpanBatch,
   type TimelineHub,
 } from '../timeline/index.ts';
-import { keepConnection, type LiveConnection, newConnectionId } from './connections-api.ts';
+import { keepConnection, type LiveConnection, newConnectionId, PAYLOAD_BYTES_MAX } from './connections-api.ts';
 
 const HEARTBEAT_MS = 15_000;
 /** A client that was told to go and does not close by then is cut off. */
@@ -32,7 +31,7 @@ export function isSocketHandshake({ headers, url }: IncomingMessage): boolean {
 export class SocketServer {
   readonly #fetch: Fetch;
   readonly #hub: TimelineHub;
-  readonly #server = new WebSocketServer({ noServer: true, maxPayload: MESSAGE_BYTES_MAX });
+  readonly #server = new WebSocketServer({ noServer: true, maxPayload: PAYLOAD_BYTES_MAX });
   readonly #heartbeat: NodeJS.Timeout;
   /** Those that have not been heard of since the last heartbeat. */
   #silent = new Set<WebSocket>();

@@ -2,6 +2,7 @@ import { GovernanceError, UpstreamError } from '../errors.ts';
 import type { Authenticator, Caller } from '../identity/caller.ts';
 import type { SpanFilter } from '../ledger/index.ts';
 import type { Start } from './filter.ts';
+import { SUBSCRIPTIONS_MAX, subscriptionsExceeded } from './protocol.ts';
 import { type Outlet, type ReaderOptions, type Sink, TimelineReader } from './reader.ts';
 
 /** Why a client is sent away. */
@@ -25,7 +26,7 @@ export interface Limits {
 const LIMITS: Limits = {
   connectionsMax: 2_000,
   connectionsPerIdentityMax: 500,
-  subscriptionsPerConnectionMax: 20,
+  subscriptionsPerConnectionMax: SUBSCRIPTIONS_MAX,
   bufferBytesMax: 1024 * 1024,
   drainMs: 30_000,
   backlogBytesMax: 16 * 1024 * 1024,
@@ -172,9 +173,7 @@ export class Connection {
   subscribe(filter: SpanFilter, after: Start, sink: Sink): () => void {
     if (this.#state !== 'open') return () => {};
     const max = this.#limits.subscriptionsPerConnectionMax;
-    if (this.#endings.size >= max) {
-      throw new GovernanceError('SUBSCRIPTIONS_EXCEEDED', `a connection may have ${max} subscriptions`);
-    }
+    if (this.#endings.size >= max) throw subscriptionsExceeded(max);
     const { identity } = this.caller;
     const onStuck = () => this.end('SLOW_CLIENT');
     const end = this.#reader.subscribe({ identity, filter, after, outlet: this.client, sink, onStuck });

@@ -6,5 +6,14 @@
  */
 export { parseStart, readFilter } from './filter.ts';
 export { type Client, Connection, type EndCode, type HubOptions, TimelineHub } from './hub.ts';
-export { CLOSE_CODES, frames, MESSAGE_BYTES_MAX, parseMessage, Session } from './protocol.ts';
+export {
+  CLOSE_CODES,
+  frames,
+  parseMessage,
+  Session,
+  SUBSCRIPTIONS_MAX,
+  subscriptionExists,
+  subscriptionNotFound,
+  subscriptionsExceeded,
+} from './protocol.ts';
 export type { SpanBatch } from './reader.ts';

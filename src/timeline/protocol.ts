@@ -1,4 +1,4 @@
-import { InputError, LogLineError } from '../errors.ts';
+import { GovernanceError, InputError, LogLineError } from '../errors.ts';
 import { Fields } from '../fields.ts';
 import type { Cursor, SpanFilter } from '../ledger/index.ts';
 import { parseJson } from '../span/index.ts';
@@ -7,7 +7,7 @@ import type { Connection, EndCode } from './hub.ts';
 import type { SpanBatch } from './reader.ts';
 
 /** Bytes of a message from a client. */
-export const MESSAGE_BYTES_MAX = 32 * 1024;
+const MESSAGE_BYTES_MAX = 32 * 1024;
 
 /** How a subscription is called that its client did not name. */
 const DEFAULT_ID = 'default';
@@ -19,13 +19,19 @@ export type Message =
   | { action: 'unsubscribe'; id: string }
   | { action: 'ping' };
 
-/** @throws {InputError} `JSON_INVALID`, or one that names the field */
+/**
+ * @param text empty for a message of bytes: it is none.
+ * @throws {InputError} `MESSAGE_TOO_LARGE`, `JSON_INVALID`, or one that names the field
+ */
 export function parseMessage(text: string): Message {
+  if (Buffer.byteLength(text) > MESSAGE_BYTES_MAX) {
+    throw new InputError('MESSAGE_TOO_LARGE', `a message may have ${MESSAGE_BYTES_MAX} bytes`);
+  }
   let json: unknown;
   try {
     json = parseJson(text);
   } catch {
-    throw new InputError('JSON_INVALID', 'a message is JSON');
+    throw new InputError('JSON_INVALID', 'a message is text, and JSON');
   }
   const fields = new Fields(json, '');
   const action = fields.text('action', /^(subscribe|unsubscribe|ping)$/, 'subscribe, unsubscribe or ping');
@@ -42,6 +48,22 @@ function readMessage(action: Message['action'], fields: Fields): Message {
   const filter = readFilter(filterFields);
   filterFields.end();
   return { action, id, filter, after: parseStart(fields.any('after'), 'after') };
+}
+
+/** To begin it again, its client ends it first, so that both know which spans are whose. */
+export function subscriptionExists(id: string): InputError {
+  return new InputError('SUBSCRIPTION_EXISTS', `there is a subscription ${id} already`, { field: 'id' });
+}
+
+export function subscriptionNotFound(id: string): InputError {
+  return new InputError('SUBSCRIPTION_NOT_FOUND', `there is no subscription ${id}`, { field: 'id' });
+}
+
+/** Of one connection. */
+export const SUBSCRIPTIONS_MAX = 20;
+
+export function subscriptionsExceeded(max = SUBSCRIPTIONS_MAX): GovernanceError {
+  return new GovernanceError('SUBSCRIPTIONS_EXCEEDED', `a connection may have ${max} subscriptions`);
 }
 
 /** The messages that a client gets, as text. */
@@ -105,15 +127,14 @@ export class Session {
         break;
       case 'unsubscribe':
         if (!this.#end(message.id)) {
-          throw new InputError('SUBSCRIPTION_NOT_FOUND', `there is no subscription ${message.id}`, { field: 'id' });
+          throw subscriptionNotFound(message.id);
         }
         this.#channel.send(frames.unsubscribed(message.id));
     }
   }
 
-  /** One that is there already begins again. */
   #subscribe(id: string, filter: SpanFilter, after: Start): void {
-    this.#end(id);
+    if (this.#subscriptions.has(id)) throw subscriptionExists(id);
     const end = this.#connection.subscribe(filter, after, {
       spans: (batch) => this.#channel.sendSpans(id, batch),
       caughtUp: (position) => this.#channel.send(frames.caughtUp(id, position)),

@@ -48,14 +48,9 @@ export class GatewayServer {
 
   /** @returns an open connection, or the status it was refused with. */
   async connect(query = '', headers: Record<string, string> = {}): Promise<Client | number> {
-    const socket = new WebSocket(`${this.endpoint.replace('http', 'ws')}${query}`, { headers });
-    const client = new Client(socket);
-    this.#clients.push(client);
-    const { promise, resolve } = Promise.withResolvers<Client | number>();
-    socket.on('open', () => resolve(client));
-    socket.on('unexpected-response', (_request, response) => resolve(response.statusCode ?? 0));
-    socket.on('error', () => {});
-    return promise;
+    const opened = await openSocket(`${this.endpoint.replace('http', 'ws')}${query}`, headers);
+    if (typeof opened !== 'number') this.#clients.push(opened);
+    return opened;
   }
 
   async stop(): Promise<void> {
@@ -64,6 +59,17 @@ export class GatewayServer {
     this.#server.closeAllConnections();
     await new Promise((resolve) => this.#server.close(resolve));
   }
+}
+
+/** @returns an open connection, or the status it was refused with. */
+export function openSocket(url: string, headers: Record<string, string> = {}): Promise<Client | number> {
+  const socket = new WebSocket(url, { headers });
+  const client = new Client(socket);
+  const { promise, resolve } = Promise.withResolvers<Client | number>();
+  socket.on('open', () => resolve(client));
+  socket.on('unexpected-response', (_request, response) => resolve(response.statusCode ?? 0));
+  socket.on('error', () => {});
+  return promise;
 }
 
 /** A WebSocket client that keeps what it hears. */

@@ -5,8 +5,8 @@ import { type WebSocket, WebSocketServer } from 'ws';
 import {
   keepConnection,
   type LiveConnection,
-  MESSAGE_BYTES_MAX,
   newConnectionId,
+  PAYLOAD_BYTES_MAX,
 } from '../../src/local/connections-api.ts';
 
 const STAGE = 'local';
@@ -60,7 +60,7 @@ export interface GatewayOptions {
 export class SocketGateway {
   readonly connections = new Map<string, LiveConnection>();
   readonly #options: GatewayOptions;
-  readonly #server = new WebSocketServer({ noServer: true, maxPayload: MESSAGE_BYTES_MAX });
+  readonly #server = new WebSocketServer({ noServer: true, maxPayload: PAYLOAD_BYTES_MAX });
 
   constructor(options: GatewayOptions) {
     this.#options = options;

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Table } from '../../src/aws/dynamodb.ts';
 import { UpstreamError } from '../../src/errors.ts';
-import { type Connection, Connections, SUBSCRIPTIONS_MAX } from '../../src/lambda/connections.ts';
+import { type Connection, Connections } from '../../src/lambda/connections.ts';
+import { SUBSCRIPTIONS_MAX } from '../../src/timeline/index.ts';
 import { DynamoDb } from '../aws/dynamodb.ts';
 
 const NOW = new Date('2026-11-25T10:00:00.000Z');

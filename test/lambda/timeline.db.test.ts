@@ -1,110 +1,33 @@
-import { once } from 'node:events';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { getRequestListener } from '@hono/node-server';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { Sockets } from '../../src/aws/gateway.ts';
 import { invokeFunction } from '../../src/aws/lambda.ts';
-import type { Authenticator, Caller } from '../../src/identity/caller.ts';
+import type { Caller } from '../../src/identity/caller.ts';
 import { type CallerFields, callerFields } from '../../src/lambda/caller-fields.ts';
-import { Connections } from '../../src/lambda/connections.ts';
-import { type FanOutCounts, type FanOutOptions, fanOut } from '../../src/lambda/fan-out.ts';
-import { readPages, type TimelineAnswer } from '../../src/lambda/timeline-pages.ts';
-import { appendSpans, type Database, type Identity, type SpanDraft } from '../../src/ledger/index.ts';
-import { createLambdaApi } from '../../src/local/lambda-api.ts';
-import { DynamoDb } from '../aws/dynamodb.ts';
-import { type Client, GatewayServer } from '../aws/gateway-server.ts';
-import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+import type { Connections } from '../../src/lambda/connections.ts';
+import type { FanOutCounts, FanOutOptions } from '../../src/lambda/fan-out.ts';
+import type { TimelineAnswer } from '../../src/lambda/timeline-pages.ts';
+import { appendSpans, type Identity, type SpanDraft } from '../../src/ledger/index.ts';
+import type { Client, GatewayServer } from '../aws/gateway-server.ts';
 import { runtimeSigner } from '../support/keys.ts';
 import { ALAN, ALICE, BOB, draft } from '../support/spans.ts';
 import { FunctionProcess } from './function-process.ts';
+import { READER, SocketFunctions } from './socket-functions.ts';
 
-const READER = 'loglineos-timeline-reader';
-const CONTEXT = { getRemainingTimeInMillis: () => 30_000, functionName: 'the-function', awsRequestId: 'a-request' };
-
-/** Credentials of the tests' own; the identity room has its tests. */
-const callers = new Map<string, Caller>();
-const revoked = new Set<string>();
-const authenticator: Authenticator = {
-  authenticate: async (token) => callers.get(token) as Caller,
-  ended: async (asked) =>
-    asked.filter(
-      ({ tokenId, expiresAt }) => revoked.has(String(tokenId)) || (expiresAt !== null && expiresAt <= new Date()),
-    ),
-};
-function credential(identity: Identity, more: Partial<Caller> = {}): string {
-  const token = `token-${callers.size}`;
-  callers.set(token, { identity, scopes: ['spans:read'], tokenId: token, expiresAt: null, ...more });
-  return token;
-}
-
-let dynamodb: DynamoDb;
+let functions: SocketFunctions;
 let server: GatewayServer;
-let ledger: TestDatabase;
-let database: Database;
-let lambda: Server;
-/** What the reader was asked, and answered. */
-const answers: TimelineAnswer[] = [];
 let connections: Connections;
-
 beforeAll(async () => {
-  dynamodb = await DynamoDb.start();
-  const table = await dynamodb.createConnectionsTable();
-  process.env.CONNECTIONS_TABLE = table;
-  connections = new Connections(table);
-  const { handler } = await import('../../src/lambda/timeline.ts');
-  const timeline = (event: Parameters<typeof handler>[0]) => handler(event, CONTEXT);
-  server = await GatewayServer.start({
-    async authorize({ queryStringParameters }) {
-      const caller = callers.get(String(queryStringParameters?.ticket));
-      if (caller === undefined) throw new Error('Unauthorized');
-      return {
-        principalId: caller.identity.userId,
-        policyDocument: { Statement: [{ Effect: 'Allow' }] },
-        context: { ...callerFields(caller) },
-      };
-    },
-    routes: {
-      $connect: timeline,
-      $disconnect: timeline,
-      $default: timeline,
-      subscribe: timeline,
-      unsubscribe: timeline,
-      ping: timeline,
-    },
-  });
-  ledger = await createTestDatabase();
-  database = ledger.open('loglineos_app', { connectionsMax: 8 });
-  const api = createLambdaApi(
-    {
-      [READER]: async (event) => {
-        const answer = await readPages({ database, authenticator }, event as Parameters<typeof readPages>[1]);
-        answers.push(answer);
-        return answer;
-      },
-    },
-    () => {},
-  );
-  lambda = createServer(getRequestListener((request) => api.fetch(request)));
-  lambda.listen(0, '127.0.0.1');
-  await once(lambda, 'listening');
-  process.env.AWS_ENDPOINT_URL_LAMBDA = `http://127.0.0.1:${(lambda.address() as AddressInfo).port}`;
+  functions = await SocketFunctions.start();
+  ({ server, connections } = functions);
 });
+afterAll(() => functions?.stop());
 
-afterAll(async () => {
-  await server?.stop();
-  lambda?.closeAllConnections();
-  lambda?.close();
-  await ledger?.close();
-  await dynamodb?.stop();
-});
+const credential = (identity: Identity, more: Partial<Caller> = {}) => functions.give(identity, more);
 
 let stopped: Promise<FanOutCounts>[] = [];
 let stopAt: Date;
-const logged: Record<string, unknown>[] = [];
 beforeEach(() => {
   stopAt = new Date(Date.now() + 60_000);
-  logged.length = 0;
+  functions.logged.length = 0;
 });
 afterEach(async () => {
   stopAt.setTime(0);
@@ -116,15 +39,8 @@ afterEach(async () => {
 });
 
 /** A sender at work until the test ends, or until that time. */
-function send(more: Partial<FanOutOptions> = {}): Promise<FanOutCounts> {
-  const counts = fanOut({
-    connections,
-    sockets: new Sockets(server.endpoint),
-    read: async (question) => (await invokeFunction(READER, question, 5_000)) as TimelineAnswer,
-    endOfTime: stopAt,
-    log: (entry) => logged.push(entry),
-    ...more,
-  });
+function send({ endOfTime = stopAt, ...more }: Partial<FanOutOptions> = {}): Promise<FanOutCounts> {
+  const counts = functions.send(endOfTime, more);
   stopped.push(counts);
   return counts;
 }
@@ -137,7 +53,7 @@ async function connect(token: string, subscription?: object): Promise<Client> {
 }
 
 function append(drafts: SpanDraft[], identity: Identity = ALICE) {
-  return appendSpans(database, drafts, { identity, signer: runtimeSigner, now: () => new Date() });
+  return appendSpans(functions.database, drafts, { identity, signer: runtimeSigner, now: () => new Date() });
 }
 
 let noted = 0;
@@ -175,7 +91,7 @@ describe('a subscriber', () => {
       span: { name: 'one', owner_id: 'alice', curr_hash: expect.stringMatching(/^[0-9a-f]{64}$/) },
     });
     expect(client.ofType('caught_up')).toEqual([{ type: 'caught_up', id: 'mine', position: caughtUp.position }]);
-    expect(logged).toEqual([]);
+    expect(functions.logged).toEqual([]);
 
     const [saved] = await connections.list(new Date());
     const later = await connect(credential(ALICE), { filter: { name: 'one' }, after: places[131] });
@@ -259,7 +175,7 @@ describe('a subscriber', () => {
       },
       truncated: true,
     });
-    for (const answer of answers) expect(JSON.stringify(answer).length).toBeLessThan(6 * 1024 * 1024);
+    for (const answer of functions.answers) expect(JSON.stringify(answer).length).toBeLessThan(6 * 1024 * 1024);
   });
 });
 
@@ -280,36 +196,10 @@ describe('a connection', () => {
     await expect.poll(() => connections.list(new Date())).toEqual([]);
   });
 
-  it('that says something wrong hears what, and goes on', async () => {
-    const client = await connect(credential(ALICE));
-    const bad: [unknown, string, string?][] = [
-      ['no json', 'JSON_INVALID'],
-      [{ action: 'subscribe', filter: { colour: 'red' } }, 'FIELD_UNKNOWN', 'filter.colour'],
-      [{ action: 'subscribe', filter: { parent_id: 'x' } }, 'FIELD_INVALID', 'filter.parent_id'],
-      [{ action: 'subscribe', after: 'yesterday' }, 'FIELD_INVALID', 'after'],
-      [{ action: 'subscribe', id: '' }, 'FIELD_INVALID', 'id'],
-      [{ action: 'subscribe', user_id: 'bob' }, 'FIELD_UNKNOWN', 'user_id'],
-      [{ action: 'unsubscribe', id: 'nothing' }, 'SUBSCRIPTION_NOT_FOUND', 'id'],
-      [{ action: 'dance' }, 'FIELD_INVALID', 'action'],
-      [{}, 'FIELD_MISSING', 'action'],
-      [{ action: 'ping', filler: 'x'.repeat(40_000) }, 'MESSAGE_TOO_LARGE'],
-    ];
-    for (const [frame, code, field] of bad) {
-      client.frames.length = 0;
-      client.send(frame);
-      const error = await client.type('error');
-      expect(error).toEqual({ type: 'error', code, message: expect.any(String), ...(field ? { field } : {}) });
-    }
-    client.socket.send(Buffer.from('{"action":"ping"}'), { binary: true });
-    client.send({ action: 'ping' });
-    expect(await client.type('pong')).toEqual({ type: 'pong' });
-    expect((await connections.list(new Date()))[0]?.subscriptions).toEqual([]);
-  });
-
   it('does not see why something of ours failed', async () => {
     const client = await connect(credential(ALICE));
     const [connection] = await connections.list(new Date());
-    await dynamodb.whileAway(async () => {
+    await functions.dynamodb.whileAway(async () => {
       client.send({ action: 'subscribe' });
       expect(await client.type('error')).toEqual({
         type: 'error',
@@ -349,7 +239,7 @@ describe('a connection', () => {
       connect(credential(ALICE), { filter: { name: 'six' }, after: 'end' }),
     ]);
     await Promise.all([ended.type('caught_up'), other.type('caught_up')]);
-    revoked.add(token);
+    functions.revoked.add(token);
     const revokedAt = performance.now();
     await appendNotes(1, 'six');
     expect(await ended.type('end')).toEqual({ type: 'end', code: 'TOKEN_REVOKED' });
@@ -417,7 +307,7 @@ describe('senders', () => {
   it('take over from one that was killed: everything arrives, and at most a page again', async () => {
     await appendNotes(60, 'nine');
     const env = {
-      ...dynamodb.env,
+      ...functions.dynamodb.env,
       AWS_ENDPOINT_URL_LAMBDA: String(process.env.AWS_ENDPOINT_URL_LAMBDA),
       CONNECTIONS_TABLE: String(process.env.CONNECTIONS_TABLE),
       READER_FUNCTION: READER,
@@ -452,14 +342,14 @@ describe('senders', () => {
     ]);
     void send();
     await Promise.all(clients.map((client) => client.type('caught_up')));
-    answers.length = 0;
+    functions.answers.length = 0;
     await append([draft({ name: 'ten', visibility: 'tenant' })], { userId: 'user-0', tenantId: 'crowd' });
     await Promise.all(clients.map((client) => client.type('span')));
     for (const client of clients) expect(client.ofType('span')).toHaveLength(1);
-    const pages = answers.flatMap((answer) => answer.pages).filter(({ spans }) => spans.length > 0);
+    const pages = functions.answers.flatMap((answer) => answer.pages).filter(({ spans }) => spans.length > 0);
     // One for each identity, and a few for connections that were a round behind.
     expect(pages.length).toBeLessThan(60);
-    expect(Math.max(...answers.map((answer) => answer.pages.length))).toBeLessThanOrEqual(40);
+    expect(Math.max(...functions.answers.map((answer) => answer.pages.length))).toBeLessThanOrEqual(40);
   });
 
   it('go on after the reader failed', async () => {
@@ -476,7 +366,7 @@ describe('senders', () => {
     const client = await connect(credential(ALICE), { filter: { name: 'eleven' }, after: 'end' });
     await client.type('caught_up');
     expect(failures).toBe(2);
-    expect(logged).toMatchObject([
+    expect(functions.logged).toMatchObject([
       { message: 'a round failed', error: expect.stringContaining('function no-such-function gave no answer') },
       { message: 'a round failed' },
     ]);
