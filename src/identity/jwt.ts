@@ -1,4 +1,13 @@
-import { createRemoteJWKSet, customFetch, errors, type JWTPayload, jwtVerify, type RemoteJWKSet } from 'jose';
+import {
+  createLocalJWKSet,
+  createRemoteJWKSet,
+  customFetch,
+  errors,
+  type JSONWebKeySet,
+  type JWTPayload,
+  type JWTVerifyGetKey,
+  jwtVerify,
+} from 'jose';
 import { AccessError, InputError, UpstreamError } from '../errors.ts';
 import { isLoopback } from '../ledger/index.ts';
 import type { Caller } from './caller.ts';
@@ -10,6 +19,8 @@ export interface JwtOptions {
   issuer: string;
   audience: string;
   jwksUri?: string | undefined;
+  /** The issuer's keys themselves (RFC 7517), for a network without a way to it; then it is never asked. */
+  jwks?: JSONWebKeySet | undefined;
   userClaim: string;
   tenantClaim: string;
   /** A list, or words separated by spaces. */
@@ -37,7 +48,7 @@ const FAILED_MS = 5_000;
 export class JwtReader {
   readonly #options: JwtOptions;
   readonly #now: () => Date;
-  #keys: Promise<RemoteJWKSet> | undefined;
+  #keys: Promise<JWTVerifyGetKey> | undefined;
   #failedAt = Number.NEGATIVE_INFINITY;
 
   /** @throws {InputError} `ISSUER_INVALID`: an address that is not https, except on this machine. */
@@ -90,7 +101,7 @@ export class JwtReader {
     };
   }
 
-  #keySet(): Promise<RemoteJWKSet> {
+  #keySet(): Promise<JWTVerifyGetKey> {
     this.#keys ??= this.#findKeySet().catch((error) => {
       this.#keys = undefined;
       throw error;
@@ -98,7 +109,8 @@ export class JwtReader {
     return this.#keys;
   }
 
-  async #findKeySet(): Promise<RemoteJWKSet> {
+  async #findKeySet(): Promise<JWTVerifyGetKey> {
+    if (this.#options.jwks !== undefined) return createLocalJWKSet(this.#options.jwks);
     const keys = createRemoteJWKSet(new URL(this.#options.jwksUri ?? (await this.#discover())), {
       timeoutDuration: FETCH_TIMEOUT_MS,
       cooldownDuration: this.#options.keysCooldownMs ?? KEYS_COOLDOWN_MS,

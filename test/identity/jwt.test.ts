@@ -1,9 +1,9 @@
 import { createHmac } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { AccessError, InputError, UpstreamError } from '../../src/errors.ts';
-import { JwtReader } from '../../src/identity/jwt.ts';
+import { type JwtOptions, JwtReader } from '../../src/identity/jwt.ts';
 import { readJwtOptions } from '../../src/identity/jwt-config.ts';
-import { createKey, Issuer } from './issuer.ts';
+import { AUDIENCE, createKey, Issuer } from './issuer.ts';
 
 let issuer: Issuer;
 let clock: Date;
@@ -210,6 +210,74 @@ describe('the keys of the issuer', () => {
       await reader.read(token);
     }
     expect(issuer.asked['/keys']).toBe(2);
+  });
+});
+
+describe('keys that the configuration gives', () => {
+  const jwksOf = (...keys: typeof issuer.keys) => {
+    const env = {
+      LOGLINEOS_JWT_ISSUER: issuer.url,
+      LOGLINEOS_JWT_AUDIENCE: AUDIENCE,
+      LOGLINEOS_JWT_JWKS: JSON.stringify({ keys: keys.map(({ jwk }) => jwk) }),
+    };
+    return new JwtReader(readJwtOptions(env) as JwtOptions, () => clock);
+  };
+
+  it('are enough: the issuer is never asked, whatever a token names', async () => {
+    reader = jwksOf(...issuer.keys);
+    expect(await reader.read(await issuer.sign())).toMatchObject({ identity: { userId: 'alice', tenantId: 'acme' } });
+    await expectRefused(issuer.sign({}, { kid: 'unknown' }));
+    await expectRefused(issuer.sign({ iss: 'https://x.example' }));
+    await expectRefused(issuer.sign({ aud: 'others' }));
+    await expectRefused(issuer.sign({ exp: seconds(-70) }), 'TOKEN_EXPIRED');
+    await expectRefused(issuer.sign({}, {}, await createKey('first'))); // of the name of ours
+    expect(issuer.asked).toEqual({});
+  });
+
+  it('follow each other: both count while both are there, and the old one no more when it is not', async () => {
+    const [old, next] = [issuer.keys[0] as (typeof issuer.keys)[0], await createKey('next', 'ES256')];
+    reader = jwksOf(old, next);
+    for (const key of [old, next]) await reader.read(await issuer.sign({}, {}, key));
+    reader = jwksOf(next);
+    await reader.read(await issuer.sign({}, {}, next));
+    await expectRefused(issuer.sign({}, {}, old));
+  });
+
+  it.each<[string, (key: Record<string, unknown>) => unknown, RegExp]>([
+    ['is no JSON', () => '{', /JSON Web Key Set/],
+    ['is no set', () => [], /JSON Web Key Set/],
+    ['is null', () => null, /JSON Web Key Set/],
+    ['has no key', () => ({ keys: [] }), /at least one key/],
+    ['has a key that is none', () => ({ keys: [7] }), /keys\[0\] with a `kid`/],
+    ['has a key without a name', ({ kid: _kid, ...key }) => ({ keys: [key] }), /keys\[0\] with a `kid`/],
+    ['has one name twice', (key) => ({ keys: [key, key] }), /another `kid` for each/],
+    [
+      'has a shared secret',
+      (key) => ({ keys: [key, { kid: 'x', kty: 'oct', k: 'c2VjcmV0' }] }),
+      /keys\[1\] to be of kty/,
+    ],
+    ['has a private key', (key) => ({ keys: [{ ...key, d: 'c2VjcmV0' }] }), /keys\[0\] without its private part/],
+    ['has half a key', ({ n: _n, ...key }) => ({ keys: [key] }), /keys\[0\] to be a public key/],
+  ])('are refused when what is given %s, naming the variable and no key', (_what, change, says) => {
+    const given = change({ ...issuer.keys[0]?.jwk });
+    const env = {
+      LOGLINEOS_JWT_ISSUER: issuer.url,
+      LOGLINEOS_JWT_AUDIENCE: AUDIENCE,
+      LOGLINEOS_JWT_JWKS: typeof given === 'string' ? given : JSON.stringify(given),
+    };
+    const field = 'LOGLINEOS_JWT_JWKS';
+    expect(() => readJwtOptions(env)).toThrow(expect.objectContaining({ code: 'FIELD_INVALID', field }));
+    expect(() => readJwtOptions(env)).toThrow(says);
+    expect(() => readJwtOptions(env)).not.toThrow(/c2VjcmV0/);
+  });
+
+  it('are refused beside an address of keys', () => {
+    const keys = JSON.stringify({ keys: issuer.keys.map(({ jwk }) => jwk) });
+    const uri = 'https://keys.example/keys';
+    const issuerAndAudience = { LOGLINEOS_JWT_ISSUER: issuer.url, LOGLINEOS_JWT_AUDIENCE: AUDIENCE };
+    expect(() =>
+      readJwtOptions({ ...issuerAndAudience, LOGLINEOS_JWT_JWKS: keys, LOGLINEOS_JWT_JWKS_URI: uri }),
+    ).toThrow(/none beside LOGLINEOS_JWT_JWKS_URI/);
   });
 });
 
