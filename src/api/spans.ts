@@ -12,6 +12,7 @@ import {
 } from '../ledger/index.ts';
 import { type Problem, type Span, type StoredSpan, type TrustedKeys, verifyVersion } from '../span/index.ts';
 import type { Stage0 } from '../stage0/index.ts';
+import { Turnstile } from '../turnstile.ts';
 import { append } from './append.ts';
 import { spanNotFound, type Variables } from './input.ts';
 import { addRoute } from './openapi.ts';
@@ -37,6 +38,7 @@ import {
 /** Spans: append, find, read, prove; and the timeline. */
 export function spanRoutes(stage0: Stage0, trustedKeys: TrustedKeys): OpenAPIHono<Variables> {
   const app = new OpenAPIHono<Variables>();
+  const proofs = new Turnstile(PROOFS);
 
   addRoute(
     app,
@@ -141,12 +143,14 @@ export function spanRoutes(stage0: Stage0, trustedKeys: TrustedKeys): OpenAPIHon
     },
     async ({ params: { id }, query: { after, limit } }, c) => {
       const identity = c.get('identity');
-      // With the version that the page's first one is linked to.
-      const [from, count] = after === undefined ? [0, limit] : [after, limit + 1];
-      const { versions, next } = await readVersionsFrom(stage0.database, identity, id, from, count);
-      if (versions.length === 0) await requireSpan(stage0, identity, id);
-      const before = versions[0]?.seq === after ? versions.shift() : undefined;
-      return { id, ...(await prove(versions, before, trustedKeys, stage0)), next };
+      return proofs.pass(identity.tenantId, async () => {
+        // With the version that the page's first one is linked to.
+        const [from, count] = after === undefined ? [0, limit] : [after, limit + 1];
+        const { versions, next } = await readVersionsFrom(stage0.database, identity, id, from, count);
+        if (versions.length === 0) await requireSpan(stage0, identity, id);
+        const before = versions[0]?.seq === after ? versions.shift() : undefined;
+        return { id, ...(await prove(versions, before, trustedKeys, stage0)), next };
+      });
     },
   );
 
@@ -210,7 +214,9 @@ async function requireSpan({ database }: Stage0, identity: Identity, id: string)
   return span;
 }
 
-/** Other requests wait no longer than this for proofs. */
+/** Proofs under way; others wait, tenants by turns. */
+const PROOFS = 2;
+/** Other requests wait no longer than this for each of them. */
 const PROVING_MS = 10;
 
 async function prove(

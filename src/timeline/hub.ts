@@ -10,6 +10,8 @@ export type EndCode = 'TOKEN_REVOKED' | 'TOKEN_EXPIRED' | 'SLOW_CLIENT' | 'STOPP
 
 export interface Limits {
   connectionsMax: number;
+  /** Of one tenant: so that it leaves room for others. */
+  connectionsPerTenantMax: number;
   /** Of one user of one tenant. */
   connectionsPerIdentityMax: number;
   subscriptionsPerConnectionMax: number;
@@ -25,6 +27,7 @@ export interface Limits {
 
 const LIMITS: Limits = {
   connectionsMax: 2_000,
+  connectionsPerTenantMax: 1_000,
   connectionsPerIdentityMax: 500,
   subscriptionsPerConnectionMax: SUBSCRIPTIONS_MAX,
   bufferBytesMax: 1024 * 1024,
@@ -55,7 +58,8 @@ export class TimelineHub {
   readonly #limits: Limits;
   readonly #reader: TimelineReader;
   readonly #connections = new Set<Connection>();
-  readonly #perIdentity = new Map<string, number>();
+  /** How many are open, by tenant, and by user of a tenant. */
+  readonly #open = new Map<string, number>();
   #timer: NodeJS.Timeout | undefined;
   #isChecking = false;
   #checkedAt = 0;
@@ -76,23 +80,24 @@ export class TimelineHub {
    */
   connect(caller: Caller, client: Client): Connection {
     if (this.#isStopping) throw new UpstreamError('STOPPING', 'this server is being stopped; connect again');
-    const key = JSON.stringify([caller.identity.tenantId, caller.identity.userId]);
-    const ofIdentity = this.#perIdentity.get(key) ?? 0;
-    const { connectionsMax, connectionsPerIdentityMax } = this.#limits;
-    if (this.#connections.size >= connectionsMax || ofIdentity >= connectionsPerIdentityMax) {
-      const whose = ofIdentity >= connectionsPerIdentityMax ? 'you have' : 'this server has';
-      throw new GovernanceError('CONNECTIONS_EXCEEDED', `${whose} as many open streams and sockets as there may be`);
-    }
+    const { tenantId, userId } = caller.identity;
+    const [ofTenant, ofUser] = [JSON.stringify([tenantId]), JSON.stringify([tenantId, userId])];
+    const { connectionsMax, connectionsPerTenantMax, connectionsPerIdentityMax } = this.#limits;
+    const open = (key: string) => this.#open.get(key) ?? 0;
+    if (open(ofUser) >= connectionsPerIdentityMax) throw exceeded('you have');
+    if (open(ofTenant) >= connectionsPerTenantMax) throw exceeded('your tenant has');
+    if (this.#connections.size >= connectionsMax) throw exceeded('this server has');
     const connection = new Connection(caller, client, this.#reader, this.#limits, () => {
       this.#connections.delete(connection);
-      const left = (this.#perIdentity.get(key) ?? 1) - 1;
-      if (left === 0) this.#perIdentity.delete(key);
-      else this.#perIdentity.set(key, left);
+      for (const key of [ofTenant, ofUser]) {
+        if (open(key) === 1) this.#open.delete(key);
+        else this.#open.set(key, open(key) - 1);
+      }
       if (this.#connections.size > 0) return;
       clearInterval(this.#timer);
       this.#onEmpty();
     });
-    this.#perIdentity.set(key, ofIdentity + 1);
+    for (const key of [ofTenant, ofUser]) this.#open.set(key, open(key) + 1);
     this.#connections.add(connection);
     if (this.#connections.size === 1) {
       this.#checkedAt = performance.now();
@@ -146,6 +151,10 @@ export class TimelineHub {
   #isExpired({ caller: { expiresAt } }: Connection): boolean {
     return expiresAt !== null && expiresAt <= this.#options.now();
   }
+}
+
+function exceeded(whose: string): GovernanceError {
+  return new GovernanceError('CONNECTIONS_EXCEEDED', `${whose} as many open streams and sockets as there may be`);
 }
 
 /** One client, with what it subscribes to. */

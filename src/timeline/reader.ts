@@ -13,8 +13,8 @@ import {
   TIMELINE_START,
 } from '../ledger/index.ts';
 import type { StoredSpan } from '../span/index.ts';
+import { Turnstile } from '../turnstile.ts';
 import { matchesFilter, type Start } from './filter.ts';
-import { Turnstile } from './turnstile.ts';
 
 /** Spans in order, each made JSON once, whoever gets them. */
 export interface SpanBatch {

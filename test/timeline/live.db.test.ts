@@ -248,8 +248,9 @@ describe('an event stream', () => {
   });
 
   it('refuses who has as many as there may be, until one of them is closed', async () => {
-    const server = await start({ limits: { connectionsPerIdentityMax: 2, connectionsMax: 3 } });
-    const [alice, bob] = [server.tokens.give(ALICE), server.tokens.give(BOB)];
+    const limits = { connectionsPerIdentityMax: 2, connectionsPerTenantMax: 3, connectionsMax: 4 };
+    const server = await start({ limits });
+    const [alice, alan, bob] = [ALICE, ALAN, BOB].map((who) => server.tokens.give(who)) as [string, string, string];
     for (let i = 0; i < 3; i++) {
       const headers = { Authorization: `Bearer ${alice}` };
       const head = await fetch(`${server.url}/api/timeline/stream`, { method: 'HEAD', headers });
@@ -258,6 +259,8 @@ describe('an event stream', () => {
     const first = await SseClient.open(server, alice);
     await SseClient.open(server, alice);
     await expect(SseClient.open(server, alice)).rejects.toThrow(/429.*CONNECTIONS_EXCEEDED.*you have/);
+    await SseClient.open(server, alan);
+    await expect(SseClient.open(server, alan)).rejects.toThrow(/429.*CONNECTIONS_EXCEEDED.*your tenant has/);
     await SseClient.open(server, bob);
     await expect(SseClient.open(server, bob)).rejects.toThrow(/429.*CONNECTIONS_EXCEEDED.*server has/);
     first.close();
@@ -299,13 +302,15 @@ describe('a WebSocket', () => {
     expect(client.closeCode).toBeNull();
   });
 
-  it('is sent away when it asks and asks, and does not read the answers', async () => {
+  it.each<[string, (client: WsClient) => void]>([
+    ['asks and asks', (client) => client.say({ action: 'x'.repeat(50) })],
+    ['pings and pings', (client) => client.socket.ping('x'.repeat(125))],
+  ])('is sent away when it %s, and does not read the answers', async (_what, send) => {
     const server = await start({ limits: { backlogBytesMax: 128 * 1024, drainMs: 60_000 } });
     const client = await WsClient.open(server, server.tokens.give(ALICE));
     client.socket.pause();
-    const wrong = JSON.stringify({ action: 'x'.repeat(50) });
     for (let i = 0; i < 200; i++) {
-      for (let n = 0; n < 500; n++) client.say(wrong);
+      for (let n = 0; n < 500; n++) send(client);
       await sleep(5);
     }
     await sleep(1_500);

@@ -94,7 +94,7 @@ describe('fifty subscribers that drop and come again while eight write', () => {
         drops += 1;
       }
       const last = await openAfter(SseClient, token, positions.at(-1));
-      await last.other('caught_up');
+      await last.other('caught_up', 30_000); // all fifty come at once
       await sleep(300);
       take(last);
       last.close();
