@@ -93,7 +93,6 @@ export class SocketServer {
       this.#silent.delete(socket);
       session.receive(isBinary ? '' : String(data));
     });
-    socket.on('ping', () => connection.checkBacklog()); // it was answered
     socket.on('pong', () => this.#silent.delete(socket));
     socket.on('close', () => {
       this.#silent.delete(socket);
