@@ -100,6 +100,19 @@ describe('loglineos deploy and execute', () => {
     expect(await text('span', first.id)).toContain('return input.a * input.b');
   });
 
+  it('lists versions by pages, and proves them all', async () => {
+    const id = crypto.randomUUID();
+    const headers = { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' };
+    for (const count of [1_000, 1]) {
+      const body = JSON.stringify({ spans: Array.from({ length: count }, () => ({ id, entity_type: 'note' })) });
+      expect((await fetch(`${env.LOGLINEOS_URL}/api/spans`, { method: 'POST', headers, body })).status).toBe(201);
+    }
+    expect(await text('span', id, '--versions')).toMatch(/\n999 .*\nmore with --after 999\n$/);
+    expect(await text('span', id, '--versions', '--after', '999')).toMatch(/^seq .*\n1000 .*\n$/);
+    const proof = await json('span', id, '--verify');
+    expect([proof.ok, proof.versions.length, proof.next]).toEqual([true, 1_001, null]);
+  });
+
   it('exits 1 when it did not end well, and says why without obeying it', async () => {
     await json('deploy', await file('bad.js', String.raw`throw new Error('bad \x1b[31mluck')`), '--name', 'bad');
     const { code, stdout } = await loglineos(['execute', 'bad', '--wait', '--max-attempts', '1']);

@@ -257,6 +257,30 @@ describe.skipIf(chromium === null)('the console', () => {
       expect(page.url()).toContain(`#/span/${first.id}?version=0`);
     });
 
+    it('of many versions shows and proves the wanted one with those before it', async () => {
+      const first = await note('long');
+      const versions = Array.from({ length: 450 }, () => ({ entity_type: 'note', id: first.id, did: 'changed' }));
+      const headers = { Authorization: `Bearer ${ready.token}`, 'Content-Type': 'application/json' };
+      const body = JSON.stringify({ spans: versions });
+      expect((await fetch(`${ready.url}/api/spans`, { method: 'POST', headers, body })).status).toBe(201);
+      await open(`#/span/${first.id}`);
+      const chain = page.locator('.proof .chain');
+      await page.getByText(PROVED).waitFor();
+      expect(await chain.locator('li.good').count()).toBe(200);
+      expect(await chain.locator('[aria-current]').textContent()).toMatch(/^v450 changed/);
+      expect(await chain.getByText('Later versions').count()).toBe(0);
+      await chain.getByText('Earlier versions').click();
+      await chain.getByText('v250 changed').waitFor();
+      await page.getByText(PROVED).waitFor();
+      expect(await chain.locator('[aria-current]').textContent()).toMatch(/^v250 changed/);
+      await chain.getByText('Earlier versions').click();
+      await chain.getByText('v0 noted').waitFor();
+      expect(await chain.getByText('Earlier versions').count()).toBe(0);
+      await page.getByText('Key, trusted here', { exact: true }).waitFor();
+      await chain.getByText('Later versions').click();
+      await page.getByText('version 399 of 0–450').waitFor();
+    });
+
     it('of the system is signed by the key that governs', async () => {
       await open(`#/span/${MANIFEST_ID}`);
       await page.getByText('Key, trusted here: it governs the installation').waitFor();
