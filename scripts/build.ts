@@ -18,7 +18,7 @@ interface FunctionBundle {
 }
 
 const PROJECT = new URL('../', import.meta.url).pathname;
-const DIST = join(PROJECT, 'dist');
+export const DIST = join(PROJECT, 'dist');
 
 export const FUNCTIONS: FunctionBundle[] = [
   { name: 'loglineos-db-migration', entry: 'src/lambda/migrate.ts', beside: { sql: 'sql' } },
