@@ -27,7 +27,7 @@ interface MarkedAlias extends LiveAlias {
 export class DeployedFunctions {
   readonly #names: string[];
   readonly #steps: Steps;
-  /** Of this account's calls a second Lambda takes 15; more are refused, and tried again. */
+  /** Lambda takes 15 changes a second of an account; more are refused, and tried again. */
   readonly #client: LambdaClient;
   /** What runs may not be run twice because an answer was lost. */
   readonly #invoker: LambdaClient;
@@ -71,15 +71,10 @@ export class DeployedFunctions {
     );
   }
 
-  /** Names of the functions whose code is not these zips. */
-  async outdated(artifacts: Artifact[]): Promise<Artifact[]> {
-    const hashes = await Promise.all(artifacts.map(async ({ name }) => (await this.#configuration(name)).CodeSha256));
-    return artifacts.filter(({ sha256Base64 }, i) => sha256Base64 !== hashes[i]);
-  }
-
   /** What `aws lambda update-function-code --zip-file` does, where the code differs. */
   async updateCode(artifacts: Artifact[]): Promise<void> {
-    const outdated = await this.outdated(artifacts);
+    const hashes = await Promise.all(artifacts.map(async ({ name }) => (await this.#configuration(name)).CodeSha256));
+    const outdated = artifacts.filter(({ sha256Base64 }, i) => sha256Base64 !== hashes[i]);
     await allDone(
       outdated.map((artifact) => {
         const { name, zip } = artifact;

@@ -61,8 +61,8 @@ async function attempt(run: () => Promise<void>): Promise<void> {
     try {
       return await run();
     } catch (error) {
-      const isWorthWaiting = error instanceof UpstreamError && error.code === 'SMOKE_FAILED';
-      if (!isWorthWaiting || tried === ATTEMPTS_MAX) throw error;
+      const isFinal = error instanceof UpstreamError && error.code === 'FUNCTION_FAILED';
+      if (isFinal || tried === ATTEMPTS_MAX) throw error;
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
   }

@@ -152,14 +152,14 @@ describe('npm run deploy', () => {
   });
 
   it('moves every alias back when the new version does not boot, and says so', async () => {
-    const { code, stdout, stderr } = await deploy(await zips('two', [LOADER]));
+    const { code, stdout, stderr } = await update(await zips('two', [LOADER]));
     expect(code).toBe(1);
     expect(stderr).toBe(`${LOADER}, version 2, failed: this code is broken (SCHEMA_MISSING) (FUNCTION_FAILED)\n`);
     expect(stdout).toContain('rolled back: every alias is where it was');
     expect(aws.live()).toEqual(['version 1: release one']);
     expect(logged('move ')).toHaveLength(2 * NAMES.length);
     // And the next one that is good goes on from there.
-    expect((await deploy(await zips('three'))).code).toBe(0);
+    expect((await update(await zips('three'))).code).toBe(0);
     expect(aws.live()).toEqual(['version 3: release three']);
   });
 
@@ -174,7 +174,7 @@ describe('npm run deploy', () => {
   });
 
   it.each([MIGRATE, SEED])('leaves the aliases alone when the new %s fails', async (broken) => {
-    const { code, stderr } = await deploy(await zips('two', [broken]));
+    const { code, stderr } = await update(await zips('two', [broken]));
     expect([code, stderr]).toEqual([
       2,
       `${broken}, version 2, failed: this code is broken (SCHEMA_MISSING) (FUNCTION_FAILED)\n`,
@@ -201,41 +201,71 @@ describe('npm run deploy', () => {
     expect((await deploy(await zips('three'))).code).toBe(0);
   });
 
+  it('seeds the former rows again when it goes back, and says that the schema stays', async () => {
+    const next = await zips('rows', [LOADER]);
+    const row = { name: 'run_code_kernel', id: '00000000-0000-4000-8000-000000000001', seq: 7 };
+    await answering(next, MIGRATE, { version: 99, applied: ['0099_more.sql'] });
+    await answering(next, SEED, { appended: [row], unchanged: 3 });
+    const { code, stdout } = await update(next);
+    expect(code).toBe(1);
+    expect(aws.log.at(-1)).toBe(`invoke ${SEED}:1`);
+    expect(stdout).toContain('schema version 99, 1 migrations applied\n');
+    expect(stdout).toContain('migrations only go forward: the schema stays at version 99 (0099_more.sql)\n');
+  });
+
+  /** A zip whose function answers this, whatever it is asked. */
+  async function answering(artifacts: string, name: string, answer: object): Promise<void> {
+    await writeFile(join(artifacts, `${name}.zip`), `release rows, answers ${JSON.stringify(answer)}`);
+  }
+
   it('repairs what was killed after half the aliases were moved', async () => {
     const next = await zips('two');
-    await killedAfterMoves(6, next);
+    await killedAfter(NAMES.length + 6, next);
     expect(aws.live()).toEqual(['version 1: release one', 'version 2: release two']);
     aws.log.length = 0;
-    expect((await deploy(next)).code).toBe(0);
+    expect((await update(next)).code).toBe(0);
     expect(aws.live()).toEqual(['version 2: release two']);
     expect(logged('move ')).toHaveLength(NAMES.length - 6);
   });
 
-  it('goes back to what last ran together, however often it was interrupted', async () => {
-    await killedAfterMoves(6, await zips('two'));
-    expect((await deploy(await zips('three', [LOADER]))).code).toBe(1);
+  it('goes back to what last ran together, wherever others were killed', async () => {
+    await killedAfter(NAMES.length + 6, await zips('two')); // half of the aliases are moved
+    await killedAfter(6 + 3, await zips('three')); // those are back, and three say what is to come
+    expect((await update(await zips('four', [LOADER]))).code).toBe(1);
     expect(aws.live()).toEqual(['version 1: release one']);
-    await killedAfterMoves(3, await zips('four'));
-    await killedAfterMoves(3, await zips('five'));
+    await killedAfter(NAMES.length + 3, await zips('five'));
     expect((await rollback()).code).toBe(0);
     expect(aws.live()).toEqual(['version 1: release one']);
   });
 
-  /** A deployment whose process dies. */
-  async function killedAfterMoves(count: number, artifacts: string): Promise<void> {
-    aws.movesMax = logged('move ').length + count;
-    const program = start(['--env', 'dev', '--artifacts', artifacts, '--auto-approve']);
-    await expect.poll(() => logged('move ').length, { timeout: 20_000 }).toBe(aws.movesMax);
+  /** A deployment whose process dies after it has changed so many aliases. */
+  async function killedAfter(changes: number, artifacts: string): Promise<void> {
+    aws.aliasChangesMax = aws.aliasChanges + changes;
+    const program = start(['--env', 'dev', '--artifacts', artifacts, '--functions-only']);
+    await expect.poll(() => aws.aliasChanges, { timeout: 20_000 }).toBe(aws.aliasChangesMax);
     await program.kill('SIGKILL');
-    aws.movesMax = Number.POSITIVE_INFINITY;
+    aws.aliasChangesMax = Number.POSITIVE_INFINITY;
   }
 
-  it('stops where somebody else deploys at the same time', async () => {
-    const other = aws.functions.get(LOADER);
-    aws.beforeAliasChange = (name) => {
-      if (name === LOADER && other?.live !== undefined) other.live.revision = 'of-somebody-else';
-    };
-    const { code, stderr } = await deploy(await zips('two'));
+  it.each<[string, (name: string) => void]>([
+    [
+      'before it could say what it would do',
+      (name) => {
+        const { live } = aws.functions.get(name) ?? {};
+        if (name === LOADER && live !== undefined) live.revision = 'of-somebody-else';
+      },
+    ],
+    [
+      'after it said so',
+      (name) => {
+        const { live } = aws.functions.get(NAMES.find((other) => other !== name) as string) ?? {};
+        const isLast = aws.aliasChanges === NAMES.length - 1;
+        if (isLast && live !== undefined) live.description = 'deployment 0123456789ab: version 1 to 7';
+      },
+    ],
+  ])('leaves the aliases to somebody else who deploys at the same time, and began %s', async (_when, change) => {
+    aws.beforeAliasChange = change;
+    const { code, stderr } = await update(await zips('two'));
     expect([code, stderr]).toEqual([2, expect.stringContaining('(DEPLOYMENT_CONFLICT)')]);
     expect(aws.live()).toEqual(['version 1: release one']);
   });
@@ -243,7 +273,7 @@ describe('npm run deploy', () => {
 
 describe('npm run deploy -- rollback', () => {
   it('moves every alias to where it was before the newest deployment, seeds that, and boots it', async () => {
-    await deploy(await zips('two'));
+    await update(await zips('two'));
     aws.log.length = 0;
     const { code, stdout } = await rollback();
     expect(code).toBe(0);
@@ -254,12 +284,12 @@ describe('npm run deploy -- rollback', () => {
     expect((await rollback()).code).toBe(0);
     expect(logged('move ')).toEqual([]);
     // Forward again, by the same sources.
-    expect((await deploy(await zips('two'))).code).toBe(0);
+    expect((await update(await zips('two'))).code).toBe(0);
     expect(aws.live()).toEqual(['version 2: release two']);
   });
 
   it('changes nothing in a dry run', async () => {
-    await deploy(await zips('two'));
+    await update(await zips('two'));
     aws.log.length = 0;
     const { code, stdout } = await rollback(['--dry-run']);
     expect([code, aws.log]).toEqual([0, []]);
@@ -277,11 +307,6 @@ describe('npm run deploy -- --functions-only', () => {
     expect((await update(next)).code).toBe(0);
     expect(aws.log).toEqual([`invoke ${LOADER}:live`]);
     expect(await readFile(calls, 'utf8')).toBe('');
-  });
-
-  it('moves every alias back when the new version does not boot', async () => {
-    expect((await update(await zips('two', [LOADER]))).code).toBe(1);
-    expect(aws.live()).toEqual(['version 1: release one']);
   });
 
   it('refuses where a function is not there, or where this is another environment', async () => {
