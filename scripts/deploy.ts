@@ -4,8 +4,8 @@
  * whether it boots. If it does not, every alias goes back. What is done already is not done again, so a run that was
  * interrupted is simply run again.
  *
- * Exit 0: done. 1: the new version did not work and the aliases went back, or the smoke test failed. 2: not done; no
- * alias was moved, or the text says which.
+ * Exit 0: done. 1: the new version did not work; the aliases went back where there was something to go back to. 2: not
+ * done; no alias was moved, unless the text says so.
  */
 import { parseArgs } from 'node:util';
 import { ConflictError, failureText, InputError, LogLineError } from '../src/errors.ts';
@@ -66,6 +66,7 @@ async function main(): Promise<number> {
   }
   const steps = new Steps(options.isDry);
   if (options.isRollback) return rollBack(options, steps);
+  if (options.artifacts === undefined) steps.say('build the functions');
   const artifacts = await collectArtifacts(options.artifacts);
   return options.functionsOnly ? updateFunctions(options, artifacts, steps) : deployAll(options, artifacts, steps);
 }

@@ -193,7 +193,7 @@ export class AwsServices {
         this.beforeAliasChange(name);
         const { live } = found;
         if (live === undefined) return refuse(404, 'ResourceNotFoundException', 'no alias live');
-        if (input.RevisionId !== live.revision) {
+        if (input.RevisionId !== undefined && input.RevisionId !== live.revision) {
           return refuse(
             412,
             'PreconditionFailedException',
