@@ -138,7 +138,9 @@ export class AwsServices {
 
   #s3(request: IncomingMessage, response: ServerResponse, pathname: string, body: Buffer): void {
     const key = pathname.slice(`/${BUCKET}/`.length);
-    if (!pathname.startsWith(`/${BUCKET}/`)) {
+    if (pathname.startsWith('/of-others/')) {
+      response.writeHead(403).end();
+    } else if (!pathname.startsWith(`/${BUCKET}/`)) {
       response.writeHead(404, { 'Content-Type': 'application/xml' });
       response.end('<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>');
     } else if (request.method === 'HEAD') {

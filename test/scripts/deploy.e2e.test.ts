@@ -383,6 +383,12 @@ describe('npm run deploy, where something is missing', () => {
     ['Terraform', ['--env', 'dev'], { PATH: '/nonexistent' }, /^no terraform on the PATH; .*\(TERRAFORM_MISSING\)\n$/],
     ['an output', ['--env', 'dev'], { TERRAFORM_OUTPUTS: '{}' }, /no output region .*\(OUTPUT_MISSING\)\n$/],
     [
+      [
+        'rights to the bucket',
+        ['--env', 'dev', '--bucket', 'of-others'],
+        {},
+        /^s3:\/\/of-others answered 403: .*\(BUCKET_REFUSED\)\n$/,
+      ],
       'the bucket in AWS',
       ['--env', 'dev', '--bucket', 'other'],
       {},
