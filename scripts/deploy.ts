@@ -103,18 +103,19 @@ async function release(
 ): Promise<number> {
   const versions = await functions.publish(artifacts);
   const aliases = await functions.aliases();
-  if (isDeployed(aliases, versions)) {
-    steps.say('every function runs this version already');
-    return (await works(functions, versions, restUrl, steps)) ? DONE : BAD;
-  }
-  const good = goodVersions(aliases);
 
-  // Before any alias is moved: if one of these fails, what runs goes on as it is.
+  // Before any alias is moved: if one of these fails, what runs goes on as it is. And always: keys and passwords may have
+  // changed where no version did.
   const migrated = (await invoke(functions, MIGRATION, versions, steps)) as MigrationResult;
   steps.say(`schema version ${migrated.version}, ${migrated.applied.length} migrations applied`);
   const seeded = (await invoke(functions, SEED, versions, steps)) as SeedResult;
   steps.say(`${seeded.appended.length} system rows appended, ${seeded.unchanged} as they were`);
 
+  if (isDeployed(aliases, versions)) {
+    steps.say('every function runs this version already');
+    return (await works(functions, versions, restUrl, steps)) ? DONE : BAD;
+  }
+  const good = goodVersions(aliases);
   const plan = describePlan(good, versions);
   if (aliases.some(({ name, description }) => description !== plan.get(name))) {
     // Another deployment may have been interrupted: a plan is written only over aliases that belong together.
