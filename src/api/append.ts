@@ -1,4 +1,4 @@
-import { ConflictError, InputError } from '../errors.ts';
+import { ConflictError, InputError, IntegrityError } from '../errors.ts';
 import { TEXT, TEXT_EXPECTED } from '../fields.ts';
 import { type Caller, requireScope } from '../identity/index.ts';
 import {
@@ -9,7 +9,7 @@ import {
   readFirstVersions,
   type SpanDraft,
 } from '../ledger/index.ts';
-import type { StoredSpan } from '../span/index.ts';
+import type { SealedSpan, StoredSpan } from '../span/index.ts';
 import { appendContext, derivedId, type Stage0 } from '../stage0/index.ts';
 import { IDEMPOTENCY_KEY } from './input.ts';
 import { checkStorable, readDrafts } from './span-drafts.ts';
@@ -21,8 +21,11 @@ import { checkStorable, readDrafts } from './span-drafts.ts';
  * the others find the places taken and answer the same. So all of it is new spans: one that names an id, or a later seq,
  * is refused under a key.
  *
+ * A span that its author has signed, by a key that is trusted here, is proved and stored as it was sent.
+ *
  * @throws {AccessError} `SCOPE_MISSING`: what is appended runs by itself, and the caller may execute nothing.
  * @throws {ConflictError} `IDEMPOTENCY_KEY_REUSED`: under this key something else was appended.
+ * @throws {IntegrityError} `HASH_MISMATCH`, `SIGNATURE_INVALID`, `KEY_NOT_TRUSTED`: of a span that came signed.
  */
 export async function append(
   stage0: Stage0,
@@ -30,7 +33,8 @@ export async function append(
   body: unknown,
   key: string | undefined,
 ): Promise<Appended | { spans: Appended[] }> {
-  const context = appendContext(stage0, caller.identity);
+  const checkSealed = (span: SealedSpan) => stage0.verifier.proveSealed(span);
+  const context = { ...appendContext(stage0, caller.identity), checkSealed };
   const { drafts, isBatch } = await readDrafts(body, caller.identity);
   if (drafts.some(runsByItself)) requireScope(caller, 'execute');
   const appending =
@@ -38,7 +42,7 @@ export async function append(
       ? appendSpans(stage0.database, drafts, context)
       : appendUnderKey(stage0, drafts, context, key, isBatch);
   const appended = await appending.catch((error: unknown) => {
-    if (isBatch && error instanceof InputError) checkStorable(drafts, context);
+    if (isBatch && (error instanceof InputError || error instanceof IntegrityError)) checkStorable(drafts, context);
     throw error;
   });
   return isBatch ? { spans: appended } : (appended[0] as Appended);

@@ -2,15 +2,7 @@ import { z } from '@hono/zod-openapi';
 import { INSTANT_EXPECTED, TEXT, TEXT_EXPECTED, toInstant, UUID } from '../fields.ts';
 import { isScope, SCOPE_EXPECTED } from '../identity/scopes.ts';
 import { PAGE_MAX, QUEUE_STATES } from '../ledger/index.ts';
-import {
-  ASSIGNED_COLUMNS,
-  COLUMN_TYPES,
-  type ColumnName,
-  isUuid,
-  type Json,
-  type Span,
-  type StoredSpan,
-} from '../span/index.ts';
+import { COLUMN_TYPES, type ColumnName, isUuid, type Json, type Span, type StoredSpan } from '../span/index.ts';
 import { REQUESTS_CHANGED_MAX } from '../work/request-admin.ts';
 
 /**
@@ -147,7 +139,6 @@ const ALWAYS_THERE: ReadonlySet<ColumnName> = new Set([
   'signature',
   'public_key',
 ] as const);
-const ASSIGNED: ReadonlySet<ColumnName> = new Set(ASSIGNED_COLUMNS);
 
 /** A schema for each column that `of` wants, from the table of columns. */
 function columns(of: (column: ColumnName, schema: z.ZodType) => z.ZodType | null): Record<string, z.ZodType> {
@@ -168,14 +159,16 @@ export const SpanSchema = z
 const SpanDraftSchema = z
   .strictObject(
     columns((column, schema) => {
-      if (ASSIGNED.has(column)) return null;
+      if (column === 'position' || column === 'tx_id') return null;
       return column === 'entity_type' ? name() : schema.nullish();
     }),
   )
   .openapi('SpanDraft', {
     description:
       'What is appended. With the `id` of a span it becomes its next version, without one it is a new span. `who`, ' +
-      '`at`, `owner_id` and `tenant_id` are the caller’s and may be left out; `visibility` is private unless said.',
+      '`at`, `owner_id` and `tenant_id` are the caller’s and may be left out; `visibility` is private unless said. ' +
+      'A span that you sign yourself comes whole, with `public_key` and `signature`, and is stored as it is; the key must ' +
+      'be one that this system trusts.',
   }) as unknown as z.ZodType<Span & { entity_type: string }>;
 
 export const AppendBody = z

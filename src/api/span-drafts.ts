@@ -1,4 +1,4 @@
-import { AccessError, InputError } from '../errors.ts';
+import { AccessError, InputError, IntegrityError, type LogLineError } from '../errors.ts';
 import { Fields, TEXT, TEXT_EXPECTED } from '../fields.ts';
 import { refusal } from '../kernel/index.ts';
 import { type AppendContext, hashDraft, type Identity, type SpanDraft } from '../ledger/index.ts';
@@ -106,17 +106,18 @@ function checkMatch([column, values]: [string, unknown], path: string): void {
 /**
  * The same check that the append makes, one after the other: for an error that says which span of the batch it was.
  *
- * @throws {InputError} if it was one of them.
+ * @throws {InputError} if it was one of them; {IntegrityError} where one that came signed does not prove itself.
  */
 export function checkStorable(drafts: SpanDraft[], context: AppendContext): void {
   for (const [i, draft] of drafts.entries()) {
     try {
       hashDraft(draft, context);
     } catch (error) {
-      if (!(error instanceof InputError)) throw error;
+      const Failure = [InputError, IntegrityError].find((each) => error instanceof each);
+      if (Failure === undefined) throw error;
+      const { code, message, field } = error as LogLineError;
       const path = `spans[${i}]`;
-      const field = error.field === undefined ? path : `${path}.${error.field}`;
-      throw new InputError(error.code, `${path}: ${error.message}`, { field });
+      throw new Failure(code, `${path}: ${message}`, { field: field === undefined ? path : `${path}.${field}` });
     }
   }
 }

@@ -10,6 +10,7 @@ import {
   keyEntries,
   keyId,
   publicKeyOf,
+  trustKey,
 } from '../keys/index.ts';
 import {
   type Database,
@@ -36,7 +37,7 @@ interface ShownKey {
   kind: KeyKind;
   key_id: string;
   public_key: string;
-  state: 'in use' | 'waiting' | 'former';
+  state: 'in use' | 'waiting' | 'trusted' | 'former';
   /** The last position that it counts for; null while it has no end. */
   until: number | null;
 }
@@ -72,6 +73,15 @@ export function addKeyCommands(program: Command): void {
       const options = command.optsWithGlobals<KeyOptions>();
       const keeper = keeperOf(options);
       await showKeys(keeper, options, { next: await keeper.rotate(kind, { activate }) });
+    });
+
+  withSecrets(keys.command('trust').description('clients may sign their own spans with the secret half of this key'))
+    .argument('<key>', 'an Ed25519 public key, 64 hex digits', publicKeyFrom)
+    .action(async (publicKey: string, _options: object, command: Command) => {
+      const options = command.optsWithGlobals<KeyOptions>();
+      const keeper = keeperOf(options);
+      await keeper.write('runtime', trustKey(await keeper.read('runtime'), publicKey));
+      await showKeys(keeper, options, { next: [keeper.isConfigured ? 'apply the lines above' : 'npm start'] });
     });
 
   withSecrets(keys.command('revoke').description('end a former key: what it signed from there on counts no more'))
@@ -158,7 +168,7 @@ async function showKeys(
       keys.push({ kind, key_id: keyId(public_key), public_key, state, until: end === Infinity ? null : end });
     if (waiting !== null) add(publicKeyOf(waiting), 'waiting');
     add(publicKeyOf(ring.secretKey), 'in use');
-    for (const [publicKey, end] of ring.former) add(publicKey, 'former', end);
+    for (const [publicKey, end] of ring.former) add(publicKey, end === Infinity ? 'trusted' : 'former', end);
     trusted[`trusted_${kind}_keys`] = [
       ...(waiting === null ? [] : [publicKeyOf(waiting)]),
       ...keyEntries(keyEndsOf(ring)),
@@ -224,6 +234,11 @@ function kindOf(text: string): KeyKind {
   const kind = KEY_KINDS.find((one) => one === text);
   if (kind !== undefined) return kind;
   throw new InvalidArgumentError(`expected ${KEY_KINDS.join(' or ')}`);
+}
+
+function publicKeyFrom(text: string): string {
+  if (/^[0-9a-f]{64}$/.test(text)) return text;
+  throw new InvalidArgumentError('expected 64 hex digits');
 }
 
 /** A position, or an instant in UTC. */

@@ -14,6 +14,7 @@ export {
   publicKeyOf,
   readKeyRing,
   rotateKey,
+  trustKey,
   writeKeyRing,
 } from './key-ring.ts';
 export { keyEntries, keyId, readKeyEnds, readTrustedKeys } from './trusted-keys.ts';

@@ -1,3 +1,4 @@
+import { InputError } from '../errors.ts';
 import { Fields } from '../fields.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
 import { createSignerFromHex, type KeyEnds } from '../span/index.ts';
@@ -11,7 +12,7 @@ export const KEY_KINDS: readonly KeyKind[] = ['root', 'runtime'];
 export interface KeyRing {
   /** Signs now: an Ed25519 seed, 64 hex digits. */
   secretKey: string;
-  /** Public keys that signed before. Of their secret halves nothing is kept. */
+  /** Other public keys that are trusted: those that signed before, and those of clients. Of their secret halves nothing is kept. */
   former: KeyEnds;
 }
 
@@ -50,6 +51,16 @@ export function keyEndsOf({ secretKey, former }: KeyRing): KeyEnds {
 /** Another key signs from now on; the one before counts up to `end`, or for good while that is not known. */
 export function rotateKey(ring: KeyRing, secretKey: string, end = Infinity): KeyRing {
   return { secretKey, former: new Map([...ring.former, [publicKeyOf(ring.secretKey), end]]) };
+}
+
+/**
+ * A client's key counts from now on.
+ *
+ * @throws {InputError} `KEY_KNOWN`: it is there already, and where it ended it stays ended.
+ */
+export function trustKey(ring: KeyRing, publicKey: string): KeyRing {
+  if (keyEndsOf(ring).has(publicKey)) throw new InputError('KEY_KNOWN', `${publicKey} is among these keys already`);
+  return { ...ring, former: new Map([...ring.former, [publicKey, Infinity]]) };
 }
 
 /** A former key counts up to `end`, unless it ended before that: an end never moves back to later rows. */

@@ -6,6 +6,7 @@ import {
   type HashedSpan,
   hashSpan,
   rowJson,
+  type SealedSpan,
   type Signer,
   type Span,
   type StoredSpan,
@@ -39,6 +40,12 @@ export interface AppendContext {
   identity: Identity;
   signer: Signer;
   now: () => Date;
+  /**
+   * Says whether the proof that a span brings with it holds; without this, none may bring one.
+   *
+   * @throws {IntegrityError} it does not.
+   */
+  checkSealed?: (span: SealedSpan) => void;
 }
 
 /**
@@ -91,7 +98,7 @@ export async function appendOnce(
   const signatures: (string | Promise<string>)[] = [];
   const hashed = drafts.map((draft) => {
     const version = hashDraft(draft, context, draft.id == null ? undefined : latest.get(draft.id));
-    signatures.push(sign(version.hash)); // on a thread it goes on while the next draft is hashed
+    signatures.push(version.signature ?? sign(version.hash)); // on a thread it goes on while the next draft is hashed
     latest.set(version.span.id, version.span); // a batch may hold several versions of one span
     return version;
   });
@@ -128,15 +135,17 @@ export function sealDraft(draft: SpanDraft, context: AppendContext, before?: Sto
 }
 
 /**
- * Complete and hash one span. `before` is the version it follows; without it, it is a new span.
+ * Complete and hash one span. `before` is the version it follows; without it, it is a new span. One that its author has
+ * signed stays as it is, with that signature.
  *
  * @throws {InputError} a field cannot be stored.
  */
 export function hashDraft(
   draft: SpanDraft,
-  { identity, signer, now }: AppendContext,
+  { identity, signer, now, checkSealed }: AppendContext,
   before?: HashableSpan & { curr_hash: string },
-): HashedSpan {
+): HashedSpan & { signature?: string } {
+  if (checkSealed !== undefined && draft.signature != null) return hashSealed(draft, checkSealed);
   for (const column of ASSIGNED_COLUMNS) {
     if (draft[column] != null)
       throw new InputError('FIELD_IS_ASSIGNED', `${column} is not the caller's to set`, { field: column });
@@ -153,4 +162,22 @@ export function hashDraft(
     prev_hash: before === undefined ? null : before.curr_hash,
   };
   return hashSpan(span, signer.publicKey);
+}
+
+/** What is signed must say by itself what would be completed otherwise; `prev_hash` too, from the second version on. */
+const SEALED_COLUMNS = ['id', 'seq', 'who', 'at', 'owner_id', 'tenant_id', 'visibility', 'public_key'] as const;
+
+function hashSealed(draft: SpanDraft, checkSealed: (span: SealedSpan) => void): HashedSpan & { signature: string } {
+  for (const column of ['position', 'tx_id'] as const) {
+    if (draft[column] != null)
+      throw new InputError('FIELD_IS_ASSIGNED', `${column} is not the caller's to set`, { field: column });
+  }
+  for (const column of SEALED_COLUMNS) {
+    if (draft[column] == null)
+      throw new InputError('FIELD_MISSING', `${column} is missing, and the span is signed`, { field: column });
+  }
+  const { curr_hash, signature, ...span } = draft as SealedSpan;
+  const hashed = hashSpan(span, span.public_key);
+  checkSealed({ ...hashed.span, curr_hash: curr_hash ?? hashed.span.curr_hash, signature });
+  return { ...hashed, signature };
 }

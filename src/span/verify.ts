@@ -1,7 +1,7 @@
 import { hexToBytes } from '@noble/hashes/utils.js';
 import { GovernanceError, LogLineError } from '../errors.ts';
 import { canonicalText } from './canonical.ts';
-import type { Span, StoredSpan } from './columns.ts';
+import type { SealedSpan, Span, StoredSpan } from './columns.ts';
 import { blake3Hex } from './digest.ts';
 import type { Ed25519 } from './ed25519.ts';
 import type { Signer } from './seal.ts';
@@ -45,7 +45,7 @@ export function verifySpan(span: StoredSpan, keys: TrustedKeys, scheme: Ed25519)
 }
 
 /** The hash is the hash of what the row says now. */
-export function checkHash(span: StoredSpan): Problem | null {
+export function checkHash(span: SealedSpan): Problem | null {
   let actual: string;
   try {
     actual = blake3Hex(canonicalText(span));
@@ -59,7 +59,7 @@ export function checkHash(span: StoredSpan): Problem | null {
 }
 
 /** The signature is the key's, over the hash that the row says. */
-export function checkSignature(span: StoredSpan, scheme: Ed25519): Problem | null {
+export function checkSignature(span: SealedSpan, scheme: Ed25519): Problem | null {
   if (!/^[0-9a-f]{128}$/.test(span.signature)) return problem(span, 'signature', 'not 128 lower-case hex digits');
   try {
     if (scheme.verify(hexToBytes(span.signature), hexToBytes(span.curr_hash), hexToBytes(span.public_key))) return null;
@@ -70,18 +70,18 @@ export function checkSignature(span: StoredSpan, scheme: Ed25519): Problem | nul
 }
 
 /** What a row can prove by itself, whoever signed it: the first thing wrong with its hash or its signature. */
-export function checkProof(span: StoredSpan, scheme: Ed25519): Problem | null {
+export function checkProof(span: SealedSpan, scheme: Ed25519): Problem | null {
   return checkHash(span) ?? checkSignature(span, scheme);
 }
 
 /** The key is one we trust for this kind of row. */
-export function checkKey(span: StoredSpan, keys: TrustedKeys): Problem | null {
+export function checkKey(span: SealedSpan, keys: TrustedKeys): Problem | null {
   if (isTrusted(keys.root, span)) return null;
   const governs = isGoverning(span);
   if (!governs && isTrusted(keys.runtime, span)) return null;
   const end = keys.root.get(span.public_key) ?? (governs ? undefined : keys.runtime.get(span.public_key));
   if (end !== undefined) {
-    const where = `position ${span.position}, signed by ${span.public_key}`;
+    const where = `position ${span.position ?? 'yet to come'}, signed by ${span.public_key}`;
     return problem(span, 'key', `${where}, which counts up to position ${end}`);
   }
   if (governs)
@@ -90,9 +90,9 @@ export function checkKey(span: StoredSpan, keys: TrustedKeys): Problem | null {
 }
 
 /** A row that has no position yet is not signed by a key that has an end. */
-function isTrusted(keys: KeyEnds, { public_key, position }: StoredSpan): boolean {
+function isTrusted(keys: KeyEnds, { public_key, position }: SealedSpan): boolean {
   const end = keys.get(public_key);
-  return end === Infinity || (end !== undefined && position <= end);
+  return end !== undefined && (position ?? Infinity) <= end;
 }
 
 /**
@@ -140,6 +140,6 @@ export function verifyVersion(
   return [...missing, ...verifySpan(span, keys, scheme), ...(chain === null ? [] : [chain])];
 }
 
-function problem(span: StoredSpan, problemClass: ProblemClass, detail: string): Problem {
+function problem(span: SealedSpan, problemClass: ProblemClass, detail: string): Problem {
   return { id: span.id, seq: span.seq, class: problemClass, detail };
 }

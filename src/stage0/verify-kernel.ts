@@ -7,6 +7,7 @@ import {
   checkSignature,
   type Ed25519,
   type Problem,
+  type SealedSpan,
   type StoredSpan,
   type TrustedKeys,
 } from '../span/index.ts';
@@ -50,6 +51,17 @@ export class GovernanceVerifier {
     this.#proved.add(proof);
   }
 
+  /**
+   * A span that its author has signed, before it is appended: by a trusted key, that has no end.
+   *
+   * @throws {IntegrityError} `HASH_MISMATCH`, `SIGNATURE_INVALID`, `KEY_NOT_TRUSTED`
+   */
+  proveSealed(span: SealedSpan): void {
+    refuse(span, checkHash(span), { field: 'curr_hash' });
+    refuse(span, checkSignature(span, this.#scheme), { field: 'signature' });
+    refuse(span, checkKey(span, this.#trusted), { field: 'public_key' });
+  }
+
   /** What is wrong with the key of a row that governs nothing: nobody trusts it, or not at this place. */
   checkSigner(span: StoredSpan): Problem | null {
     return checkKey(span, this.#trusted);
@@ -78,10 +90,11 @@ export class GovernanceVerifier {
   }
 }
 
-function refuse(span: StoredSpan, problem: Problem | null): void {
+function refuse(span: SealedSpan, problem: Problem | null, detail: { field?: string } = {}): void {
   if (problem === null) return;
   throw new IntegrityError(
     CODES[problem.class],
     `${span.entity_type} ${problem.id} version ${problem.seq}: ${problem.detail}`,
+    detail,
   );
 }

@@ -95,10 +95,6 @@ describe('/openapi.json', () => {
     expect(Object.keys(Span.properties).filter((column) => !(column in SpanDraft.properties))).toEqual([
       'position',
       'tx_id',
-      'prev_hash',
-      'curr_hash',
-      'signature',
-      'public_key',
     ]);
     expect(SpanDraft).toMatchObject({ required: ['entity_type'], additionalProperties: false });
   });

@@ -3,11 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { append } from '../../src/api/append.ts';
 import { cursorOf, TIMELINE_START } from '../../src/ledger/index.ts';
-import type { StoredSpan } from '../../src/span/index.ts';
+import { type StoredSpan, sealSpan } from '../../src/span/index.ts';
 import { callerOf } from '../identity/support.ts';
 import { type AnyJson, Installation, RUN_CODE } from '../stage0/installation.ts';
-import { rootSigner } from '../support/keys.ts';
-import { ALAN, ALICE, BOB } from '../support/spans.ts';
+import { rootSigner, runtimeSigner, strangerSigner } from '../support/keys.ts';
+import { ALAN, ALICE, BOB, hashable, nextVersion } from '../support/spans.ts';
 import { asAlan, asAlice, asBob, Caller, expectProblem, openApi } from './http.ts';
 
 let installation: Installation;
@@ -105,7 +105,9 @@ describe('POST /api/spans', () => {
       'FIELD_IS_ASSIGNED',
       'metadata.policy',
     ],
-    ['a proof', note({ signature: 'ab'.repeat(64) }), 400, 'FIELD_IS_ASSIGNED', 'signature'],
+    ['a hash without a signature', note({ curr_hash: 'ab'.repeat(32) }), 400, 'FIELD_IS_ASSIGNED', 'curr_hash'],
+    ['a place', note({ position: 1 }), 400, 'FIELD_IS_ASSIGNED', 'position'],
+    ['half a signed span', note({ signature: 'ab'.repeat(64) }), 400, 'FIELD_MISSING', 'id'],
     ['a public row', note({ visibility: 'public' }), 403, 'NOT_PERMITTED', undefined],
     ['a column that is none', note({ colour: 'red' }), 400, 'UNKNOWN_COLUMN', 'colour'],
     ['no entity type', { did: 'wrote' }, 400, 'FIELD_MISSING', 'entity_type'],
@@ -124,6 +126,49 @@ describe('POST /api/spans', () => {
     await expectProblem(alan.request('/api/spans', note({ id })), 403, 'NOT_YOUR_SPAN');
     await alice.post('/api/spans', note({ id, seq: 1, visibility: 'tenant' }), 201);
     await expectRefused(note({ id, seq: 1, visibility: 'tenant' }), 409, 'SEQ_TAKEN', 'seq');
+  });
+
+  describe('of a span that its author has signed', () => {
+    const sealed = (more: object = {}, signer = runtimeSigner) => sealSpan(hashable(more), signer);
+
+    it('stores it as it was sent, and its next version too', async () => {
+      const first = sealed({ content: { text: 'mine' } });
+      const place = { id: first.id, seq: 0, curr_hash: first.curr_hash };
+      expect(await alice.post('/api/spans', first, 201)).toEqual(place);
+      const { curr_hash: _, ...second } = nextVersion(first, { status: 'done' });
+      await alice.post('/api/spans', { spans: [note(), second] }, 201);
+      expect(await alice.get(`/api/spans/${first.id}/versions`)).toMatchObject({ versions: [first, second] });
+      expect(await alice.get(`/api/spans/${first.id}/verify`)).toMatchObject({ ok: true });
+    });
+
+    it.each<[string, () => object, number, string, string]>([
+      ['a changed word', () => ({ ...sealed(), did: 'changed' }), 409, 'HASH_MISMATCH', 'curr_hash'],
+      [
+        'a changed word, without the hash',
+        () => ({ ...sealed(), did: 'changed', curr_hash: undefined }),
+        409,
+        'SIGNATURE_INVALID',
+        'signature',
+      ],
+      ['no signature at all', () => ({ ...sealed(), signature: 'signed' }), 409, 'SIGNATURE_INVALID', 'signature'],
+      ['the key of a stranger', () => sealed({}, strangerSigner), 409, 'KEY_NOT_TRUSTED', 'public_key'],
+      ['another owner', () => sealed({ owner_id: ALAN.userId }), 403, 'NOT_YOUR_SPAN', 'owner_id'],
+      ['another tenant', () => sealed({ tenant_id: BOB.tenantId }), 403, 'NOT_YOUR_SPAN', 'tenant_id'],
+      ['a type of the system', () => sealed({ entity_type: 'execution' }), 403, 'ENTITY_TYPE_RESERVED', 'entity_type'],
+      ['no time', () => ({ ...sealed(), at: undefined }), 400, 'FIELD_MISSING', 'at'],
+      ['a place', () => ({ ...sealed(), position: 1 }), 400, 'FIELD_IS_ASSIGNED', 'position'],
+    ])('refuses %s, and names it in a batch too', async (_what, span, status, code, field) => {
+      await expectRefused(span(), status, code, field);
+      await expectRefused({ spans: [note(), span()] }, status, code, `spans[1].${field}`);
+    });
+
+    it('refuses a version that does not follow the one before it', async () => {
+      const first = sealed();
+      await alice.post('/api/spans', first, 201);
+      const { curr_hash: _, ...astray } = nextVersion(first, { prev_hash: 'ab'.repeat(32) });
+      await expectRefused(astray, 409, 'CHAIN_BROKEN', 'prev_hash');
+      await expectRefused(first, 409, 'SEQ_TAKEN', 'seq');
+    });
   });
 
   describe('under an Idempotency-Key', () => {

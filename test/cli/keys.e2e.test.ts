@@ -5,10 +5,10 @@ import { keyId, publicKeyOf } from '../../src/keys/index.ts';
 import { appendSpans, Database } from '../../src/ledger/index.ts';
 import type { LocalSecrets } from '../../src/local/home.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
-import { createSignerFromHex } from '../../src/span/index.ts';
+import { createSignerFromHex, sealSpan } from '../../src/span/index.ts';
 import { createHome, type Ended, Program, postmastersOf, StackProcess } from '../local/stack-process.ts';
 import type { AnyJson } from '../stage0/installation.ts';
-import { contextOf, draft } from '../support/spans.ts';
+import { contextOf, draft, hashable } from '../support/spans.ts';
 
 const MANIFEST = '00000000-0000-4000-8000-0000000000aa';
 
@@ -124,7 +124,12 @@ describe('keys, of the local folder', () => {
     expect(behind).toContain(`${forged?.id} 0`);
     expect(revoked.row_count).toBe(behind.length);
     expect(revoked.rows.some(({ entity_type }: AnyJson) => entity_type === 'api_token')).toBe(true);
+    const client = createSignerFromHex(nodeEd25519, '0c'.repeat(32));
+    await expectFailure(/expected 64 hex digits/, 'trust', 'abc');
+    expect((await keys('trust', client.publicKey)).keys.at(-1)).toMatchObject({ state: 'trusted', until: null });
     const three = await StackProcess.start(home);
+    const signed = sealSpan(hashable({}, { userId: 'local', tenantId: 'local' }), client);
+    expect((await call(three.ready, '/api/spans', { body: signed })).status).toBe(201);
     expect(three.ready.boot).toMatchObject({ ok: true, verified: true });
     expect((await call(three.ready, '/api/me', { token: early })).status).toBe(200);
     expect(await call(three.ready, '/api/me', { token: late })).toMatchObject({ status: 401, code: 'TOKEN_INVALID' });

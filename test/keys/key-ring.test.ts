@@ -1,5 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { endKey, keyEndsOf, publicKeyOf, readKeyRing, rotateKey, writeKeyRing } from '../../src/keys/index.ts';
+import {
+  endKey,
+  keyEndsOf,
+  publicKeyOf,
+  readKeyRing,
+  rotateKey,
+  trustKey,
+  writeKeyRing,
+} from '../../src/keys/index.ts';
 
 const [OLD, MIDDLE, NEW] = ['01', '02', '03'].map((byte) => byte.repeat(32)) as [string, string, string];
 const ring = { secretKey: OLD, former: new Map() };
@@ -30,6 +38,15 @@ describe('a ring of keys', () => {
     expect(ended(10).former.get(publicKeyOf(OLD))).toBe(10);
     expect(ended(10, 4).former.get(publicKeyOf(OLD))).toBe(4);
     expect(ended(10, 4, 30).former.get(publicKeyOf(OLD))).toBe(4);
+  });
+
+  it("trusts a client's key until it is ended, and not anew after that", () => {
+    const client = publicKeyOf(MIDDLE);
+    const trusting = trustKey(ring, client);
+    expect(keyEndsOf(trusting).get(client)).toBe(Infinity);
+    const ended = endKey(trusting, client, 10);
+    expect(() => trustKey(ended, client)).toThrow(expect.objectContaining({ code: 'KEY_KNOWN' }));
+    expect(() => trustKey(ring, publicKeyOf(OLD))).toThrow(expect.objectContaining({ code: 'KEY_KNOWN' }));
   });
 
   it('does not trust the key that signs, where it is said to have ended', () => {
