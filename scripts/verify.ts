@@ -4,9 +4,8 @@
  */
 import { parseArgs } from 'node:util';
 import { failureText } from '../src/errors.ts';
-import { Database, verifyLedger } from '../src/ledger/index.ts';
-import { openDatabase, trustedKeys } from '../src/local/open-database.ts';
-import { loginUrl } from '../src/local/stack.ts';
+import { verifyLedger } from '../src/ledger/index.ts';
+import { openAsAuditor, trustedKeys } from '../src/local/open-database.ts';
 import { loadBlake3 } from '../src/span/blake3-wasm.ts';
 import { nodeEd25519 } from '../src/span/ed25519-node.ts';
 import { useBlake3 } from '../src/span/index.ts';
@@ -14,11 +13,7 @@ import { useBlake3 } from '../src/span/index.ts';
 async function main(): Promise<number> {
   const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } });
   useBlake3(await loadBlake3());
-  const { adminUrl, secrets, close } = await openDatabase(process.env);
-  // An administrator acts as the auditor itself. A login of the stack may not, but its folder has the auditor's password.
-  const isStackLogin = new URL(adminUrl).username.startsWith('loglineos_');
-  const url = isStackLogin && secrets !== null ? loginUrl(adminUrl, 'loglineos_auditor', secrets) : adminUrl;
-  const database = new Database({ url, applicationName: 'loglineos-verify' });
+  const { database, secrets, close } = await openAsAuditor(process.env, 'loglineos-verify');
   const showProgress = process.stderr.isTTY && !values.json;
   try {
     const report = await verifyLedger(database, trustedKeys(process.env, secrets), nodeEd25519, (checked) => {
@@ -40,7 +35,6 @@ async function main(): Promise<number> {
     }
     return report.ok ? 0 : 1;
   } finally {
-    await database.close();
     await close();
   }
 }

@@ -60,9 +60,12 @@ begin
       from ledger.current_span p
       left join (
         select a.metadata #>> '{policy,id}' as policy_id, a.metadata #>> '{policy,seq}' as seq,
-               max(array[a.metadata #>> '{policy,tx_id}', a.metadata #>> '{policy,position}']::numeric[]) as place,
+               max(array[reached.tx_id::text, reached.position::text]::numeric[]) as place,
                max((a.metadata #>> '{policy,day}')::date) as day
           from ledger.universal_registry a
+          -- By its position, which it keeps: an imported row has another tx_id than the one that was noted.
+          left join ledger.universal_registry reached
+            on reached.position = (a.metadata #>> '{policy,position}')::bigint
          where a.metadata ? 'policy'
          group by 1, 2
       ) acted on acted.policy_id = p.id::text and acted.seq = p.seq::text

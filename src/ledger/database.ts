@@ -37,7 +37,7 @@ export interface Statement {
 
 export interface TransactionOptions {
   /** Run as this role instead of the login's own, for instance `loglineos_kernel`. */
-  role?: 'loglineos_kernel' | 'loglineos_auditor';
+  role?: 'loglineos_kernel' | 'loglineos_auditor' | 'loglineos_owner';
   readOnly?: boolean;
   /** Bound on each statement and on idling between two of them, in ms. */
   timeoutMs?: number;

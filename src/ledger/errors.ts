@@ -39,6 +39,8 @@ export function wrapPostgresError(cause: unknown): LogLineError {
       return new InputError('CONSTRAINT_VIOLATED', error.message, { ...fieldOf(error.column), cause });
     case 'LL010':
       return new ConflictError('REQUEST_CLOSED', error.message, { field: 'status', cause });
+    case 'LL011':
+      return new ConflictError('LEDGER_IN_USE', error.message, { cause });
     case '3F000':
     case '42P01':
       return new UpstreamError('SCHEMA_MISSING', 'this database has no ledger, or an older one; migrate it first', {

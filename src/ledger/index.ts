@@ -25,6 +25,8 @@ export {
   type Statement,
   type TransactionQuery,
 } from './database.ts';
+export { exportLedger, rowAt } from './export.ts';
+export { ExportReader, type ExportSummary, type Line, linesOf } from './export-file.ts';
 export {
   findQueuedRequests,
   listRequests,
@@ -34,6 +36,7 @@ export {
   type RequestRecord,
   readRequests,
 } from './find-requests.ts';
+export { type ImportOptions, type ImportReport, importLedger } from './import.ts';
 export { listSpans } from './list-spans.ts';
 export { grantLogins, type LoginRole } from './logins.ts';
 export { readLostBoots } from './lost-boots.ts';

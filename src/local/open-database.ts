@@ -1,10 +1,13 @@
+import { readFile } from 'node:fs/promises';
 import { InputError } from '../errors.ts';
 import { readTrustedKeys } from '../keys/index.ts';
+import { Database } from '../ledger/index.ts';
 import type { TrustedKeys } from '../span/index.ts';
 import { findRunningPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
 import { homeFolder, type LocalSecrets, lockHome, readSecrets, trustedKeysOf } from './home.ts';
+import { loginUrl } from './stack.ts';
 
-/** A database for a tool beside the stack: `verify`, `rebuild`, `bench`. */
+/** A database for a tool beside the stack: `verify`, `export`, `import`, `rebuild`, `bench`. */
 export interface OpenedDatabase {
   adminUrl: string;
   secrets: LocalSecrets | null;
@@ -45,6 +48,33 @@ export async function openDatabaseAlone(env: NodeJS.ProcessEnv): Promise<OpenedD
   } catch (error) {
     await close();
     throw error;
+  }
+}
+
+/** The same, as who reads the whole ledger. */
+export async function openAsAuditor(env: NodeJS.ProcessEnv, applicationName: string) {
+  const { adminUrl, secrets, close } = await openDatabase(env);
+  // An administrator acts as the auditor itself. A login of the stack may not, but its folder has the auditor's password.
+  const isStackLogin = new URL(adminUrl).username.startsWith('loglineos_');
+  const url = isStackLogin && secrets !== null ? loginUrl(adminUrl, 'loglineos_auditor', secrets) : adminUrl;
+  const database = new Database({ url, applicationName, certificateAuthorities: await readAuthorities(env) });
+  return {
+    database,
+    secrets,
+    async close() {
+      await database.close();
+      await close();
+    },
+  };
+}
+
+/** Certificate authorities to trust beside Node's own (PEM): those in the file `DATABASE_CA_FILE`, for instance RDS's. */
+export async function readAuthorities({ DATABASE_CA_FILE: file }: NodeJS.ProcessEnv): Promise<string[]> {
+  if (!file) return [];
+  try {
+    return [await readFile(file, 'utf8')];
+  } catch (cause) {
+    throw new InputError('FILE_UNREADABLE', `DATABASE_CA_FILE: ${file} cannot be read`, { cause });
   }
 }
 
