@@ -3,7 +3,10 @@ import { afterAll, describe, expect, inject, it } from 'vitest';
 import {
   appendSpans,
   Database,
+  exportLedger,
   grantLogins,
+  importLedger,
+  linesOf,
   loadMigrations,
   type Migration,
   migrate,
@@ -131,10 +134,30 @@ describe('on a server of its own, where no role exists yet', () => {
         expect(results.filter(({ applied }) => applied.length > 0).map(({ applied }) => applied)).toEqual([NAMES]);
       }
       for (const url of urls) await expectWorkingLedger(url);
+      await withClient(login.href, (client) => client.query('create database three'));
+      await expectMoves(urls[0] as string, withDatabase(login.href, 'three'));
     } finally {
       await server.stop();
     }
   });
+
+  /** The same master exports a ledger and brings it back in another database. */
+  async function expectMoves(from: string, to: string): Promise<void> {
+    await migrate({ url: to }, migrations);
+    const open = (url: string) => new Database({ url, applicationName: 'test', connectionsMax: 2 });
+    const [source, target] = [open(from), open(to)];
+    try {
+      async function* exported() {
+        for await (const { text } of exportLedger(source, null)) yield Buffer.from(text);
+      }
+      await importLedger(target, linesOf(exported()), { keys: trustedKeys, scheme: nodeEd25519 });
+      await rebuildDerived({ url: to });
+      expect(await verifyLedger(target, trustedKeys, nodeEd25519)).toMatchObject({ ok: true, checked: 2 });
+    } finally {
+      await source.close();
+      await target.close();
+    }
+  }
 
   async function expectWorkingLedger(url: string): Promise<void> {
     const passwords = { loglineos_app: 'a', loglineos_seeder: 'b', loglineos_auditor: 'c' };
