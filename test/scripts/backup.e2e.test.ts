@@ -11,7 +11,10 @@ import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { trustedKeys } from '../support/keys.ts';
 import { ALICE, contextOf, draft } from '../support/spans.ts';
 
-const keys = { TRUSTED_ROOT_KEYS: [...trustedKeys.root].join(), TRUSTED_RUNTIME_KEYS: [...trustedKeys.runtime].join() };
+const keys = {
+  TRUSTED_ROOT_KEYS: [...trustedKeys.root.keys()].join(),
+  TRUSTED_RUNTIME_KEYS: [...trustedKeys.runtime.keys()].join(),
+};
 const ROWS = 3_000;
 
 let folder: string;
