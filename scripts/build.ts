@@ -37,6 +37,7 @@ export const FUNCTIONS: FunctionBundle[] = [
     beside: { 'src/kernel/sandbox/child.cjs': 'child.cjs', 'dist/console': 'console' },
   },
   ...Object.entries({
+    'loglineos-auditor': 'src/lambda/auditor.ts',
     'loglineos-timeline': 'src/lambda/timeline.ts',
     'loglineos-timeline-reader': 'src/lambda/timeline-reader.ts',
     'loglineos-timeline-sender': 'src/lambda/timeline-sender.ts',

@@ -82,6 +82,13 @@ export class Fields {
     return value as number;
   }
 
+  /** True or false; false when it is not there. */
+  flag(name: string): boolean {
+    const value = this.any(name) ?? false;
+    if (typeof value !== 'boolean') throw invalid(this.#at(name), 'expected true or false');
+    return value;
+  }
+
   object(name: string): Fields {
     return new Fields(this.#required(name), this.#at(name));
   }

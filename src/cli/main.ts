@@ -1,6 +1,6 @@
 /**
  * `loglineos`: the system from a terminal. It talks HTTP to a running system, so that it can do what its token can and
- * no more; `verify`, `export`, `import` and `bench` alone look at the database of this machine, and `keys` at where keys are
+ * no more; `verify`, `audit`, `export`, `import` and `bench` alone look at the database of this machine, and `keys` at where keys are
  * kept.
  *
  * Exit 0: done. 1: done, and the answer is bad (a run that failed, a row that does not prove itself). 2: not done.
@@ -36,6 +36,7 @@ async function main(): Promise<void> {
   addTokenCommands(program);
   addKeyCommands(program);
   addScript(program, 'verify', 'read the whole ledger of this machine and check every row');
+  addScript(program, 'audit', 'verify what is new here and a part of history, and compare it with the anchors');
   addScript(program, 'export', 'write every row of the ledger of this machine to --out <file>, or to standard output');
   addScript(program, 'import', 'bring the ledger of this machine back from exports; --dry-run says what is missing');
   addScript(program, 'bench', 'measure this machine, on a Postgres of its own');

@@ -29,6 +29,15 @@ class Environment extends Fields {
     return this.text(name, /^arn:[\w-]+:secretsmanager:/, 'the ARN of a secret');
   }
 
+  /** A dimension of the metrics that are published. */
+  environment(): string {
+    return this.optionalText('ENVIRONMENT', /^[\w-]{1,40}$/, '1 to 40 letters, digits, _ and -') ?? 'default';
+  }
+
+  table(name: string): string {
+    return this.text(name, /^[\w.-]{3,255}$/, 'the name of a table');
+  }
+
   database(): DatabaseConfig {
     return {
       host: this.nonEmpty('DATABASE_HOST'),
@@ -50,8 +59,7 @@ export function readStage0Config(env: NodeJS.ProcessEnv) {
     trustedKeys: readTrustedKeys(env),
     /** Fields by the names that provider rows say; without it, only providers that need no secret can be called. */
     providerSecretArn: fields.has('PROVIDER_SECRET_ARN') ? fields.secretArn('PROVIDER_SECRET_ARN') : undefined,
-    /** A dimension of the metrics that the roles publish. */
-    environment: fields.optionalText('ENVIRONMENT', /^[\w-]{1,40}$/, '1 to 40 letters, digits, _ and -') ?? 'default',
+    environment: fields.environment(),
   };
 }
 
@@ -107,10 +115,21 @@ export function readTimelineReaderConfig(env: NodeJS.ProcessEnv) {
   return { database: fields.database(), trustedKeys: readTrustedKeys(env) };
 }
 
+export function readAuditorConfig(env: NodeJS.ProcessEnv) {
+  const fields = new Environment(env, '');
+  return {
+    database: fields.database(),
+    trustedKeys: readTrustedKeys(env),
+    /** Of DynamoDB, with the partition key `id`. */
+    auditTable: fields.table('AUDIT_TABLE'),
+    environment: fields.environment(),
+  };
+}
+
 export function readTimelineConfig(env: NodeJS.ProcessEnv) {
   return {
     /** Of DynamoDB, with the partition key `connection_id` and the TTL attribute `ends_at`. */
-    connectionsTable: new Environment(env, '').text('CONNECTIONS_TABLE', /^[\w.-]{3,255}$/, 'the name of a table'),
+    connectionsTable: new Environment(env, '').table('CONNECTIONS_TABLE'),
   };
 }
 

@@ -81,6 +81,16 @@ export { advanceSchedule, type DueSchedule, readDueSchedules, readNextDue } from
 export { endShift, holdShift } from './shift-lease.ts';
 export { readFirstPositionSince, readLastPosition, readRowsSignedBehind, type SignedRow } from './signed-rows.ts';
 export { PAGE_MAX, type SpanFilter } from './span-filter.ts';
+export {
+  countRows,
+  FIRST_PLACE,
+  findRow,
+  isSame,
+  type PlacedRow,
+  type RowPlace,
+  readStretch,
+  type WitnessedRow,
+} from './stretch.ts';
 export { CURSOR, type Cursor, cursorOf, readTimeline, readTimelineEnd, TIMELINE_START } from './timeline.ts';
 export { hangTimelineBell, readTimelineNews } from './timeline-news.ts';
 export { releaseExecution, reserveExecution } from './usage.ts';

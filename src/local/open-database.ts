@@ -7,7 +7,7 @@ import { findRunningPostgres, startEmbeddedPostgres } from './embedded-postgres.
 import { homeFolder, type LocalSecrets, lockHome, readSecrets, trustedKeysOf } from './home.ts';
 import { loginUrl } from './stack.ts';
 
-/** A database for a tool beside the stack: `verify`, `export`, `import`, `rebuild`, `bench`. */
+/** A database for a tool beside the stack: `verify`, `audit`, `export`, `import`, `rebuild`, `bench`. */
 export interface OpenedDatabase {
   adminUrl: string;
   secrets: LocalSecrets | null;

@@ -1,5 +1,6 @@
 import { type ServerType, serve } from '@hono/node-server';
 import { createApi } from '../api/index.ts';
+import { parseOrder } from '../audit/index.ts';
 import { ConflictError, GovernanceError, UpstreamError } from '../errors.ts';
 import { createAuthenticator, type JwtOptions } from '../identity/index.ts';
 import { Sandbox } from '../kernel/index.ts';
@@ -33,6 +34,7 @@ import {
   type Stage0,
 } from '../stage0/index.ts';
 import { TimelineHub } from '../timeline/index.ts';
+import { type Auditing, startAuditing } from './auditing.ts';
 import { CONNECTIONS_PATH, createConnectionsApi } from './connections-api.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
 import { type LocalSecrets, lockHome, openSecrets, trustedKeysOf } from './home.ts';
@@ -146,11 +148,13 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 
     const local = { token: secrets.token, identity: LOCAL_IDENTITY };
     const authenticator = createAuthenticator({ ...stage0, trustedKeys, jwt: options.jwt, local });
+    const auditing = openAuditing(home, loginUrl(adminUrl, 'loglineos_auditor', secrets), stage0, trustedKeys, undo);
     const lambdaFunctions = {
       'loglineos-db-migration': () => migrateDatabase(adminUrl, secrets),
       'loglineos-seed': () => seedDatabase(seeder, secrets),
       'loglineos-stage0-loader': (event: unknown, endOfTime: Date) => invokeStage0(stage0, event, endOfTime),
       ...roleFunctions(stage0),
+      'loglineos-auditor': async (event: unknown, endOfTime: Date) => auditing.run(parseOrder(event), endOfTime),
     };
     const lambdaApi = createLambdaApi(lambdaFunctions, log);
     // When somebody first looks: a start should not wait for it.
@@ -283,6 +287,21 @@ function openTimeline(
   const { now, log } = stage0;
   const listen = (onSpans: () => void) => listenForTimeline({ url }, onSpans);
   return new TimelineHub({ database, authenticator, listen, now, log });
+}
+
+/** The auditor, each minute. Stopped, it ends within a moment and leaves the rest to the next start. */
+function openAuditing(
+  home: string,
+  url: string,
+  { scheme, now, log }: Stage0,
+  keys: TrustedKeys,
+  undo: (() => Promise<unknown>)[],
+): Auditing {
+  const database = new Database({ url, applicationName: 'loglineos-auditor' });
+  undo.push(() => database.close());
+  const auditing = startAuditing(home, { database, keys, scheme, now }, log);
+  undo.push(() => auditing.stop());
+  return auditing;
 }
 
 function listen(
