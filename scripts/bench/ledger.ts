@@ -1,8 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type pg from 'pg';
 import { appendSpans, Database, type SpanDraft, verifyLedger } from '../../src/ledger/index.ts';
-import { type LocalSecrets, trustedKeysOf } from '../../src/local/home.ts';
-import { loginUrl } from '../../src/local/stack.ts';
+import { type LocalSecrets, loginUrl, trustedKeysOf } from '../../src/local/home.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { createSignerFromHex, sealSpan } from '../../src/span/index.ts';
 import { appendContext, boot, type Stage0 } from '../../src/stage0/index.ts';

@@ -38,6 +38,7 @@ export function startAuditing(
   home: string,
   options: Pick<AuditOptions, 'database' | 'keys' | 'scheme' | 'now'>,
   log: (entry: Record<string, unknown>) => void,
+  everyMs = AUDIT_EVERY_MS,
 ): Auditing {
   const stop = new AbortController();
   const run = (order: AuditOrder, endOfTime: Date, historyMs = RUN_MS) =>
@@ -53,7 +54,7 @@ export function startAuditing(
         if (error instanceof LogLineError && error.code === 'ALREADY_RUNNING') return;
         if (!stop.signal.aborted) log({ level: 'error', message: 'the audit failed', error: String(error) });
       });
-  }, AUDIT_EVERY_MS);
+  }, everyMs);
   return {
     run,
     async stop() {

@@ -96,6 +96,14 @@ function readFields(value: unknown): LocalSecrets {
   };
 }
 
+/** The same server and database, as another login. */
+export function loginUrl(adminUrl: string, role: LoginRole, secrets: LocalSecrets): string {
+  const url = new URL(adminUrl);
+  url.username = role;
+  url.password = secrets.passwords[role];
+  return url.href;
+}
+
 export function trustedKeysOf(secrets: LocalSecrets): TrustedKeys {
   return { root: keyEndsOf(readKeyRing(secrets, 'root')), runtime: keyEndsOf(readKeyRing(secrets, 'runtime')) };
 }

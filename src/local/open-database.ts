@@ -4,8 +4,7 @@ import { readTrustedKeys } from '../keys/index.ts';
 import { Database } from '../ledger/index.ts';
 import type { TrustedKeys } from '../span/index.ts';
 import { findRunningPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
-import { homeFolder, type LocalSecrets, lockHome, readSecrets, trustedKeysOf } from './home.ts';
-import { loginUrl } from './stack.ts';
+import { homeFolder, type LocalSecrets, lockHome, loginUrl, readSecrets, trustedKeysOf } from './home.ts';
 
 /** A database for a tool beside the stack: `verify`, `audit`, `export`, `import`, `rebuild`, `bench`. */
 export interface OpenedDatabase {

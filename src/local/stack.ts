@@ -4,15 +4,7 @@ import { parseOrder } from '../audit/index.ts';
 import { ConflictError, GovernanceError, UpstreamError } from '../errors.ts';
 import { createAuthenticator, type JwtOptions } from '../identity/index.ts';
 import { Sandbox } from '../kernel/index.ts';
-import {
-  Database,
-  grantLogins,
-  type LoginRole,
-  listenForTimeline,
-  loadMigrations,
-  migrate,
-  readVersions,
-} from '../ledger/index.ts';
+import { Database, grantLogins, listenForTimeline, loadMigrations, migrate, readVersions } from '../ledger/index.ts';
 import { readRowFiles, seed } from '../seed/index.ts';
 import { loadBlake3 } from '../span/blake3-wasm.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
@@ -37,7 +29,7 @@ import { TimelineHub } from '../timeline/index.ts';
 import { type Auditing, startAuditing } from './auditing.ts';
 import { CONNECTIONS_PATH, createConnectionsApi } from './connections-api.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
-import { type LocalSecrets, lockHome, openSecrets, trustedKeysOf } from './home.ts';
+import { type LocalSecrets, lockHome, loginUrl, openSecrets, trustedKeysOf } from './home.ts';
 import { createLambdaApi, LAMBDA_API_PATH } from './lambda-api.ts';
 import { type Roles, roleFunctions, startRoles } from './roles.ts';
 import { isSocketHandshake, SocketServer } from './sockets.ts';
@@ -209,14 +201,6 @@ async function bootForShow(stage0: Stage0, trustedKeys: TrustedKeys): Promise<Sh
     if (!(error instanceof GovernanceError)) throw error;
     return { ok: false, status: 'refused', error: { code: error.code, message: error.message } };
   }
-}
-
-/** The same server and database, as another login. */
-export function loginUrl(adminUrl: string, role: LoginRole, secrets: LocalSecrets): string {
-  const url = new URL(adminUrl);
-  url.username = role;
-  url.password = secrets.passwords[role];
-  return url.href;
 }
 
 async function startOwnPostgres(

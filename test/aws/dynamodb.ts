@@ -32,14 +32,19 @@ export class DynamoDb {
 
   /** An empty table of connections; returns its name. */
   async createConnectionsTable(): Promise<string> {
+    return this.createTable('connection_id');
+  }
+
+  /** An empty table with this partition key; returns its name. */
+  async createTable(partitionKey: string): Promise<string> {
     const client = new DynamoDBClient({});
-    const TableName = `connections-${++this.#tables}`;
+    const TableName = `${partitionKey}s-${++this.#tables}`;
     await client.send(
       new CreateTableCommand({
         TableName,
         BillingMode: 'PAY_PER_REQUEST',
-        AttributeDefinitions: [{ AttributeName: 'connection_id', AttributeType: 'S' }],
-        KeySchema: [{ AttributeName: 'connection_id', KeyType: 'HASH' }],
+        AttributeDefinitions: [{ AttributeName: partitionKey, AttributeType: 'S' }],
+        KeySchema: [{ AttributeName: partitionKey, KeyType: 'HASH' }],
       }),
     );
     await waitUntilTableExists({ client, maxWaitTime: 10, minDelay: 0.05, maxDelay: 0.1 }, { TableName });

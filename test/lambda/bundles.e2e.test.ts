@@ -46,6 +46,7 @@ const API_STREAM = 'loglineos-api-stream';
 const TIMELINE = 'loglineos-timeline';
 const READER = 'loglineos-timeline-reader';
 const SENDER = 'loglineos-timeline-sender';
+const AUDITOR = 'loglineos-auditor';
 
 let folder: string;
 let built: Awaited<ReturnType<typeof buildAll>>;
@@ -114,6 +115,15 @@ beforeAll(async () => {
   const { RUNTIME_SECRET_ARN: _none, ...withoutKeys } = env[STAGE0];
   env[READER] = withoutKeys;
   dynamodb = await DynamoDb.start();
+  env[AUDITOR] = {
+    ...database('loglineos_auditor'),
+    ...dynamodb.env,
+    AWS_ENDPOINT_URL_CLOUDWATCH,
+    TRUSTED_ROOT_KEYS: publicKeyOf(keys.root_key),
+    TRUSTED_RUNTIME_KEYS: publicKeyOf(keys.runtime_key),
+    AUDIT_TABLE: await dynamodb.createTable('id'),
+    ENVIRONMENT: 'test',
+  };
   env[TIMELINE] = { ...dynamodb.env, CONNECTIONS_TABLE: await dynamodb.createConnectionsTable() };
 });
 
@@ -197,7 +207,7 @@ const count = () =>
 describe('npm run build', () => {
   it('makes a bundle of at most 1 MB for each function, and a little more for those with the HTTP routes', () => {
     const withRoutes = [API, API_STREAM];
-    const names = [MIGRATE, SEED, STAGE0, OBSERVER, WORKER, AGENT, AUTHORIZER, TIMELINE, READER, SENDER];
+    const names = [MIGRATE, SEED, STAGE0, OBSERVER, WORKER, AGENT, AUTHORIZER, TIMELINE, READER, SENDER, AUDITOR];
     expect(built.map(({ name }) => name).sort()).toEqual([...names, ...withRoutes].sort());
     expect(FUNCTIONS.map(({ name }) => name)).toEqual(built.map(({ name }) => name));
     for (const { name, bundle_bytes, zip_bytes } of built) {
@@ -433,6 +443,54 @@ describe('the deployed functions, one after the other', () => {
     expect(sender.output).toContain('"SocketFrames"');
   });
 
+  it('audit the ledger, cold and warm, and publish what was found', async () => {
+    const auditor = start(AUDITOR);
+    const rows = await count();
+    // The event of a schedule that was given none.
+    const scheduled = { version: '0', 'detail-type': 'Scheduled Event', source: 'aws.scheduler', detail: '{}' };
+    const first = await auditor.invoke(scheduled);
+    expect(first.answer).toMatchObject({ worked: true, ok: true, new_rows: rows, anchored_rows: rows, is_whole: true });
+    expect((await auditor.invoke({})).answer).toMatchObject({ ok: true, new_rows: 0, history_rows: rows });
+    const change = (to: string) =>
+      withClient(databaseUrl, (client) =>
+        client.query(`alter table ledger.universal_registry disable trigger all;
+                      update ledger.universal_registry set name = '${to}' where id = '${RUN_CODE}';
+                      alter table ledger.universal_registry enable trigger all`),
+      );
+    await change('evil');
+    const { answer, error } = await start(AUDITOR).invoke({ all: true });
+    expect(error).toBeUndefined();
+    expect(answer).toMatchObject({ ok: false, problem_count: 1, problems: [{ id: RUN_CODE, class: 'hash' }] });
+    await change('run_code_kernel');
+    expect((await auditor.invoke({})).answer).toMatchObject({ ok: false, problem_count: 1 });
+    expect((await auditor.invoke({ acknowledge: true })).answer).toMatchObject({ ok: true, problem_count: 0 });
+    expect((await auditor.invoke({ restart: 'yes' })).error).toMatchObject({ name: 'FIELD_INVALID' });
+
+    const dimensions = [{ Name: 'Environment', Value: 'test' }];
+    const published = metrics.puts.filter(({ MetricData }) =>
+      MetricData.some(({ MetricName }) => MetricName === 'AuditRuns'),
+    );
+    const value = (name: string) =>
+      published.map(({ MetricData }) => MetricData.find(({ MetricName }) => MetricName === name)?.Value);
+    expect(published[0]?.MetricData.map(({ Dimensions }) => Dimensions)).toEqual(Array(4).fill(dimensions));
+    expect(value('AuditRuns')).toEqual([1, 1, 1, 1, 1]);
+    expect(value('AuditProblems')).toEqual([0, 0, 1, 1, 0]);
+    expect(value('AuditedSpans')).toEqual([2 * rows, rows, rows, rows, rows]);
+    expect(value('AuditLagSpans')).toEqual([0, 0, 0, 0, 0]);
+    expect(metrics.faults).toEqual([]);
+    expect(auditor.output).toMatch(
+      /"level":"error","function":"[\w-]+".*"message":"the ledger was audited".*"class":"hash"/,
+    );
+  });
+
+  it('audit it though the metrics are not taken, and fail where the anchors cannot be reached', async () => {
+    const silent = start(AUDITOR, { AWS_ENDPOINT_URL_CLOUDWATCH: 'http://127.0.0.1:9' });
+    expect((await silent.invoke({})).answer).toMatchObject({ worked: true, ok: true });
+    expect(silent.output).toContain('metrics were not published');
+    const lost = start(AUDITOR, { AUDIT_TABLE: 'no-such-table' });
+    expect((await lost.invoke({})).error).toMatchObject({ name: 'TABLE_UNAVAILABLE', stack: '' });
+  });
+
   it('leave a ledger in which every row proves itself', async () => {
     const { TRUSTED_ROOT_KEYS, TRUSTED_RUNTIME_KEYS } = env[STAGE0] as Record<string, string>;
     const { code, stdout } = await new Program('scripts/verify.ts', ['--json'], {
@@ -445,9 +503,9 @@ describe('the deployed functions, one after the other', () => {
 });
 
 describe('the configuration', () => {
-  const optional = ['AWS_', 'DATABASE_PORT'];
+  const optional = ['AWS_', 'DATABASE_PORT', 'ENVIRONMENT'];
 
-  it.each([MIGRATE, SEED, STAGE0, READER])(
+  it.each([MIGRATE, SEED, STAGE0, READER, AUDITOR])(
     'names the variable that is missing, or malformed, and does not start: %s',
     async (name) => {
       const names = Object.keys(env[name] as object).filter(
