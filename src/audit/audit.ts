@@ -254,8 +254,9 @@ class AuditRun {
     const end = to?.anchor ?? this.#state.head;
     const upTo = to?.place ?? (await this.#placeOf(end)); // of the end of the anchors, null when they are ahead
     let found = from.anchor;
-    const bounds = upTo === null ? { rowsMax: Number.MAX_SAFE_INTEGER } : { upTo };
-    const { isCut } = await this.#readStretch(from.place, bounds, (span) => {
+    // One more than there may be: who moves the end of a segment far away does not have the ledger read up to there.
+    const rowsMax = upTo === null ? Number.MAX_SAFE_INTEGER : end.rows - from.anchor.rows + 1;
+    const { isCut } = await this.#readStretch(from.place, { upTo, rowsMax }, (span) => {
       found = extend(found, span);
       this.#historyRows++;
     });

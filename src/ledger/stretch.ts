@@ -72,8 +72,8 @@ export async function countRows(
 const isWithin = '(r.tx_id, r.position) <= ($1::xid8, $2::bigint)';
 
 /**
- * A stretch of the timeline, of all tenants, deleted versions too: after one place, up to another or so many rows. Only
- * what is settled (section 7 of the blueprint), so that the same stretch is the same whenever it is read.
+ * A stretch of the timeline, of all tenants, deleted versions too: after one place, for so many rows, or up to another
+ * place if that comes first. Only what is settled (section 7 of the blueprint), so that the same stretch is the same whenever it is read.
  *
  * @param visit gets the rows in order, some at a time; when it answers false, nothing more is read.
  * @returns whether it was cut short by that, and whether the settled ledger ended first.
@@ -81,7 +81,7 @@ const isWithin = '(r.tx_id, r.position) <= ($1::xid8, $2::bigint)';
 export async function readStretch(
   database: Database,
   after: RowPlace,
-  end: { upTo: RowPlace } | { rowsMax: number },
+  { upTo = null, rowsMax }: { upTo?: RowPlace | null; rowsMax: number },
   timeoutMs: number,
   visit: (rows: WitnessedRow[]) => boolean,
 ): Promise<{ isCut: boolean; isEnd: boolean }> {
@@ -91,11 +91,11 @@ export async function readStretch(
       const [{ horizon } = { horizon: '0' }] = await query<{ horizon: string }>({
         text: 'select pg_snapshot_xmin(pg_current_snapshot()) as horizon',
       });
-      const upTo = 'upTo' in end ? end.upTo : await placeOfRow(query, after, horizon, end.rowsMax);
-      await query({ text: declareText(after, upTo, horizon) });
+      const last = (await placeOfRow(query, after, upTo, horizon, rowsMax)) ?? upTo;
+      await query({ text: declareText(after, last, horizon) });
       for (;;) {
         const found = await query<Row>({ text: `fetch ${FETCH_ROWS} from stretch`, types: spanTypes });
-        if (found.length === 0) return { isCut: false, isEnd: upTo === null };
+        if (found.length === 0) return { isCut: false, isEnd: last === null };
         if (!visit(await withNeighbours(query, found))) return { isCut: true, isEnd: false };
       }
     },
@@ -111,30 +111,46 @@ async function asAuditor<T>(
   return database.transaction(AUDITOR, run, { readOnly: true, role: 'loglineos_auditor', timeoutMs });
 }
 
-/** Where the nth settled row after a place stands; null when there are fewer. */
-async function placeOfRow(query: TransactionQuery, after: RowPlace, horizon: string, n: number) {
+/** Where the nth row after a place stands; null when there are fewer, up to another place or the end of what is settled. */
+async function placeOfRow(
+  query: TransactionQuery,
+  after: RowPlace,
+  upTo: RowPlace | null,
+  horizon: string,
+  n: number,
+): Promise<RowPlace | null> {
   const [row] = await query<Row>({
     text: `select r.tx_id, r.position::text as position from ledger.universal_registry r
-            where (r.tx_id, r.position) > ($1::xid8, $2::bigint) and r.tx_id < $3::xid8
-            order by r.tx_id, r.position offset $4 limit 1`,
-    values: [after.tx_id, after.position, horizon, n - 1],
+            where ${boundsText(after, upTo, horizon)}
+            order by r.tx_id, r.position offset $1 limit 1`,
+    values: [n - 1],
   });
   return (row as RowPlace | undefined) ?? null;
 }
 
-/** Each place once. A cursor is declared without parameters; what is put in was made a number before. */
+/** Each place once, where a row stands or the witness remembers one. */
 function declareText(after: RowPlace, upTo: RowPlace | null, horizon: string): string {
-  const place = ({ tx_id, position }: RowPlace) => `('${BigInt(tx_id)}'::xid8, ${BigInt(position)}::bigint)`;
-  const bounds = [
-    `(tx_id, position) > ${place(after)}`,
-    upTo === null ? `tx_id < '${BigInt(horizon)}'::xid8` : `(tx_id, position) <= ${place(upTo)}`,
-  ].join(' and ');
+  const bounds = boundsText(after, upTo, horizon);
   return `declare stretch no scroll cursor for
     select r.*, w.id as witness_id, w.seq as witness_seq, w.curr_hash as witness_hash
       from (select * from ledger.universal_registry where ${bounds}) r
       full join (select * from ledger.registry_witness where ${bounds}) w
         on w.tx_id = r.tx_id and w.position = r.position
      order by coalesce(r.tx_id, w.tx_id), coalesce(r.position, w.position)`;
+}
+
+/**
+ * A cursor is declared without parameters: what is put in is made a number first. The transactions are bounded once more
+ * by themselves, because the planner takes a pair of row comparisons for a quarter of the table, and would read it all.
+ */
+function boundsText(after: RowPlace, upTo: RowPlace | null, horizon: string): string {
+  const place = ({ tx_id, position }: RowPlace) => `('${BigInt(tx_id)}'::xid8, ${BigInt(position)}::bigint)`;
+  return [
+    `(tx_id, position) > ${place(after)} and tx_id >= '${BigInt(after.tx_id)}'::xid8`,
+    upTo === null
+      ? `tx_id < '${BigInt(horizon)}'::xid8`
+      : `(tx_id, position) <= ${place(upTo)} and tx_id <= '${BigInt(upTo.tx_id)}'::xid8`,
+  ].join(' and ');
 }
 
 /** To each row the version before it, and to each witness without a row whether that is elsewhere. */

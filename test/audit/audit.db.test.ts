@@ -259,7 +259,7 @@ const TAMPERINGS: Tampering[] = [
   },
   {
     what: 'a row, moved to another position',
-    sql: () => update('position = 1000000', sparse()),
+    sql: () => update('position = default', sparse()),
     unread: ['sparse 0 chain'],
     anchored: [DIGEST, COUNT, 'sparse 0 chain'],
   },
@@ -439,6 +439,24 @@ describe('segments', () => {
     ]);
     // And one at a time, from either side.
     for (let i = 0; i < 4; i++) expect((await run({}, { historyMs: 0 })).problems).toEqual(report.problems);
+  });
+
+  it('whose last row was moved far away, with its witness, are not read up to there, and the others still are', async () => {
+    await appendMany(90);
+    await run();
+    const { id } = JSON.parse((await store.read('anchor#1#000000000001')) as string).last;
+    const set = 'set tx_id = (select max(tx_id) from ledger.universal_registry)';
+    await tamper(`update ledger.universal_registry ${set} where id = '${id}';
+                  update ledger.registry_witness ${set} where id = '${id}'`);
+    const report = await run({ all: true });
+    expect(report).toMatchObject({ ok: false, is_whole: true });
+    expect(report.history_rows, 'rows of the other segments').toBeLessThan(500);
+    const segments = report.problems.map(({ class: c, detail }) => [c, /rows \d+ to \d+/.exec(detail)?.[0]]);
+    expect(segments).toEqual([
+      ['anchor', 'rows 1 to 100'],
+      ['anchor', 'rows 101 to 200'],
+      ['anchor', 'rows 301 to 400'],
+    ]);
   });
 
   it('of which another auditor was killed after the anchor, and that were changed since, are as they were anchored', async () => {
