@@ -5,11 +5,13 @@ import { join } from 'node:path';
 import type pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type AnchorStore, type AuditOptions, type AuditOrder, audit } from '../../src/audit/index.ts';
+import { AnchorTable } from '../../src/lambda/anchor-table.ts';
 import { appendSpans, type Database } from '../../src/ledger/index.ts';
 import { AnchorFiles } from '../../src/local/anchor-files.ts';
 import { loadBlake3 } from '../../src/span/blake3-wasm.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { type SealedSpan, type Signer, sealSpan, useBlake3 } from '../../src/span/index.ts';
+import { DynamoDb } from '../aws/dynamodb.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { runtimeSigner, strangerSigner, trustedKeys } from '../support/keys.ts';
 import { ALICE, BOB, contextOf, draft, FULL_DRAFT, hashable } from '../support/spans.ts';
@@ -332,10 +334,20 @@ describe('an auditor', () => {
     expect((await stateOf(store)).head).toEqual(await headOfAnother());
   });
 
-  it('is one at a time: of two at once, one leaves it to the other', async () => {
-    const reports = await Promise.all([run(), run()]);
-    expect(reports.map(({ worked }) => worked).sort()).toEqual([false, true]);
-    expect(await run()).toMatchObject({ ok: true, new_rows: 0, anchored_rows: ROWS });
+  it('is one at a time: of two at once, one leaves it to the other, at the first run and later', async () => {
+    const dynamodb = await DynamoDb.start();
+    try {
+      const table = new AnchorTable(await dynamodb.createTable('id'));
+      for (const rows of [ROWS, ROWS + 1]) {
+        const reports = await Promise.all([run({}, { store: table }), run({}, { store: table })]);
+        expect(reports.map(({ worked }) => worked).sort()).toEqual([false, true]);
+        expect(reports.find(({ worked }) => worked)).toMatchObject({ ok: true, anchored_rows: rows });
+        await appendSpans(app, [draft()], contextOf(BOB));
+      }
+      expect(await run({}, { store: table })).toMatchObject({ ok: true, new_rows: 1, anchored_rows: ROWS + 2 });
+    } finally {
+      await dynamodb.stop();
+    }
   });
 
   it('that is killed at any write loses nothing: the next goes on, and comes to the same', async () => {
