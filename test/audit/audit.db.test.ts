@@ -537,7 +537,7 @@ describe('problems', () => {
 
   it('are those of a key that is not trusted any more, too', async () => {
     await run();
-    const keys = { root: trustedKeys.root, runtime: new Set<string>() };
+    const keys = { root: trustedKeys.root, runtime: new Map<string, number>() };
     expect(new Set(await named({}, { keys }))).toEqual(
       new Set(['foreign 0 key', 'foreign 1 key', 'full 0 key', 'full 1 key', 'full 2 key', 'sparse 0 key']),
     );
