@@ -1,22 +1,116 @@
-import { afterAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Sandbox } from '../../src/kernel/index.ts';
-import { kernel, untrusted } from './support.ts';
-
-const sandbox = new Sandbox({ maxChildren: 2 });
-afterAll(() => sandbox.close());
+import { kernel, untrusted, useSandbox, WAYS } from './support.ts';
 
 const failed = (code: string, message: RegExp = /./) => ({
   ok: false,
   error: { code, message: expect.stringMatching(message) },
 });
 
-describe('a limit', () => {
-  it('of time ends a loop close to its moment', async () => {
-    const result = await sandbox.run(untrusted('for (;;);', { limits: { timeoutMs: 120 } }));
-    expect(result).toMatchObject(failed('TIMEOUT', /120 ms/));
-    expect(result.durationMs).toBeGreaterThanOrEqual(120);
-    expect(result.durationMs).toBeLessThan(400);
+describe.each(WAYS)('untrusted code %s', (way) => {
+  const sandbox = useSandbox(way, { maxChildren: 2 });
+
+  describe('a limit', () => {
+    it('of time ends a loop close to its moment', async () => {
+      const result = await sandbox.run(untrusted('for (;;);', { limits: { timeoutMs: 120 } }));
+      expect(result).toMatchObject(failed('TIMEOUT', /120 ms/));
+      expect(result.durationMs).toBeGreaterThanOrEqual(120);
+      expect(result.durationMs).toBeLessThan(400);
+    });
+
+    it('of time answers at once when nothing can ever settle', async () => {
+      const job = untrusted('await new Promise(() => {})');
+      const result = await sandbox.run(job);
+      expect(result).toMatchObject(failed('TIMEOUT', /never settles/));
+      expect(result.durationMs).toBeLessThan(job.limits.timeoutMs / 2);
+    });
+
+    it('of memory is a run of its own: what fits is fine, what does not is ended', async () => {
+      const fill = (mb: number) => untrusted(`const a = new Uint8Array(${mb} * 1048576).fill(1); return a.length`);
+      expect(await sandbox.run(fill(40))).toMatchObject({ ok: true, output: 40 * 1048576 });
+      const result = await sandbox.run(untrusted('const a = []; for (;;) a.push(new Uint8Array(1e6).fill(1))'));
+      expect(result).toMatchObject(failed('MEMORY'));
+      expect(result.memoryBytes).toBeGreaterThan(64 * 1048576);
+    });
+
+    it('of memory covers the heap too, at the heap limit of V8 as well', async () => {
+      const bomb = 'const a = []; for (;;) a.push({ a: [1, 2, 3] })';
+      expect(await sandbox.run(untrusted(bomb, { limits: { timeoutMs: 10_000 } }))).toMatchObject(failed('MEMORY'));
+    });
+
+    it('of output counts the bytes of the JSON', async () => {
+      const text = (length: number) => untrusted(`return 'é'.repeat(${length})`, { limits: { outputBytes: 1002 } });
+      expect(await sandbox.run(text(500))).toMatchObject({ ok: true });
+      expect(await sandbox.run(text(501))).toMatchObject(failed('OUTPUT_TOO_LARGE', /1002 bytes/));
+    });
+
+    it('is refused when it is no number, instead of being none', async () => {
+      for (const name of ['timeoutMs', 'memoryMb', 'outputBytes', 'calls'] as const) {
+        const job = untrusted('return 1', { limits: { [name]: Number.NaN } });
+        await expect(sandbox.run(job)).rejects.toMatchObject({
+          name: 'InputError',
+          code: 'LIMIT_INVALID',
+          field: name,
+        });
+      }
+    });
   });
+
+  describe('a limit of a run for many items', () => {
+    const each = (code: string, items: number, limits: Parameters<typeof untrusted>[1] = {}) =>
+      sandbox.run(
+        untrusted(code, {
+          entry: 'on',
+          each: true,
+          input: { items: Array.from({ length: items }, (_, n) => n) },
+          ...limits,
+        }),
+      );
+
+    it('is one for all calls together', async () => {
+      const slow = 'const end = Date.now() + 60; while (Date.now() < end);';
+      expect(await each(slow, 1, { limits: { timeoutMs: 200 } })).toMatchObject({ ok: true });
+      expect(await each(slow, 9, { limits: { timeoutMs: 200 } })).toMatchObject(failed('TIMEOUT', /200 ms/));
+      const text = "return 'x'.repeat(300)";
+      expect(await each(text, 3, { limits: { outputBytes: 1000 } })).toMatchObject({ ok: true });
+      expect(await each(text, 4, { limits: { outputBytes: 1000 } })).toMatchObject(failed('OUTPUT_TOO_LARGE'));
+      const keep = 'const kept = [];\nexport default () => void kept.push(new Uint8Array(2e7).fill(1))';
+      expect(await each(keep, 2)).toMatchObject({ ok: true });
+      expect(await each(keep, 90)).toMatchObject(failed('MEMORY'));
+    });
+
+    it('is met at once by a call that never settles', async () => {
+      const result = await each('export default (n) => (n === 2 ? new Promise(() => {}) : n)', 4);
+      expect(result).toMatchObject(failed('TIMEOUT', /never settles/));
+      expect(result.durationMs).toBeLessThan(1000);
+    });
+
+    it('leaves room for thousands of items', async () => {
+      const result = await each('return span', 10_000, { limits: { outputBytes: 1e6 } });
+      expect(result.ok && (result.output as unknown[])[9_999]).toEqual({ value: 9_999 });
+    });
+  });
+
+  describe('the input', () => {
+    it('must be JSON', async () => {
+      const job = untrusted('return 1', { input: { a: 1n } });
+      await expect(sandbox.run(job)).rejects.toMatchObject({ name: 'InputError', code: 'INPUT_INVALID' });
+      expect(await sandbox.run(untrusted('return input', { input: undefined }))).toMatchObject({
+        ok: true,
+        output: null,
+      });
+    });
+
+    it('may be large and hold every character', async () => {
+      const input = { text: `${'\u{1F600}\u2028\ud800 "\\\n'.repeat(50_000)}`, __proto__: 1 };
+      const result = await sandbox.run(untrusted('return input.text.length', { input }));
+      expect(result).toMatchObject({ ok: true, output: input.text.length });
+    });
+  });
+});
+
+describe('a limit of a kernel', () => {
+  const sandbox = useSandbox('in a child of this process', { maxChildren: 2 });
 
   it('of time covers what a kernel waits for, and aborts it', async () => {
     let aborted = false;
@@ -27,38 +121,6 @@ describe('a limit', () => {
     });
     expect(await sandbox.run(job)).toMatchObject(failed('TIMEOUT', /100 ms/));
     expect(aborted).toBe(true);
-  });
-
-  it('of time answers at once when nothing can ever settle', async () => {
-    for (const job of [untrusted('await new Promise(() => {})'), kernel('await new Promise(() => {})')]) {
-      const result = await sandbox.run(job);
-      expect(result).toMatchObject(failed('TIMEOUT', /never settles/));
-      expect(result.durationMs).toBeLessThan(job.limits.timeoutMs / 2);
-    }
-  });
-
-  it('of memory is a run of its own: what fits is fine, what does not is ended', async () => {
-    const fill = (mb: number) => untrusted(`const a = new Uint8Array(${mb} * 1048576).fill(1); return a.length`);
-    expect(await sandbox.run(fill(40))).toMatchObject({ ok: true, output: 40 * 1048576 });
-    const result = await sandbox.run(untrusted('const a = []; for (;;) a.push(new Uint8Array(1e6).fill(1))'));
-    expect(result).toMatchObject(failed('MEMORY'));
-    expect(result.memoryBytes).toBeGreaterThan(64 * 1048576);
-  });
-
-  it('of memory covers the heap too, at the heap limit of V8 as well', async () => {
-    const bomb = 'const a = []; for (;;) a.push({ a: [1, 2, 3] })';
-    expect(await sandbox.run(untrusted(bomb, { limits: { timeoutMs: 10_000 } }))).toMatchObject(failed('MEMORY'));
-    const small = new Sandbox({ maxMemoryMb: 24 });
-    expect(await small.run(untrusted(bomb, { limits: { timeoutMs: 10_000 } }))).toMatchObject(failed('MEMORY'));
-    await small.close();
-  });
-
-  it('of output counts the bytes of the JSON', async () => {
-    const text = (length: number) => untrusted(`return 'é'.repeat(${length})`, { limits: { outputBytes: 1002 } });
-    expect(await sandbox.run(text(500))).toMatchObject({ ok: true });
-    expect(await sandbox.run(text(501))).toMatchObject(failed('OUTPUT_TOO_LARGE', /1002 bytes/));
-    const result = kernel("return 'x'.repeat(2000)", { limits: { outputBytes: 1000 } });
-    expect(await sandbox.run(result)).toMatchObject(failed('OUTPUT_TOO_LARGE'));
   });
 
   it('of calls counts single ones and batches', async () => {
@@ -79,62 +141,24 @@ describe('a limit', () => {
     expect(result.ok).toBe(false);
   });
 
-  it('is refused when it is no number, instead of being none', async () => {
-    for (const name of ['timeoutMs', 'memoryMb', 'outputBytes', 'calls'] as const) {
-      const job = untrusted('return 1', { limits: { [name]: Number.NaN } });
-      await expect(sandbox.run(job)).rejects.toMatchObject({ name: 'InputError', code: 'LIMIT_INVALID', field: name });
-    }
-  });
-});
-
-describe('a limit of a run for many items', () => {
-  const each = (code: string, items: number, limits: Parameters<typeof untrusted>[1] = {}) =>
-    sandbox.run(
-      untrusted(code, {
-        entry: 'on',
-        each: true,
-        input: { items: Array.from({ length: items }, (_, n) => n) },
-        ...limits,
-      }),
-    );
-
-  it('is one for all calls together', async () => {
-    const slow = 'const end = Date.now() + 60; while (Date.now() < end);';
-    expect(await each(slow, 1, { limits: { timeoutMs: 200 } })).toMatchObject({ ok: true });
-    expect(await each(slow, 9, { limits: { timeoutMs: 200 } })).toMatchObject(failed('TIMEOUT', /200 ms/));
-    const text = "return 'x'.repeat(300)";
-    expect(await each(text, 3, { limits: { outputBytes: 1000 } })).toMatchObject({ ok: true });
-    expect(await each(text, 4, { limits: { outputBytes: 1000 } })).toMatchObject(failed('OUTPUT_TOO_LARGE'));
-    const keep = 'const kept = [];\nexport default () => void kept.push(new Uint8Array(2e7).fill(1))';
-    expect(await each(keep, 2)).toMatchObject({ ok: true });
-    expect(await each(keep, 90)).toMatchObject(failed('MEMORY'));
-  });
-
-  it('is met at once by a call that never settles', async () => {
-    const result = await each('export default (n) => (n === 2 ? new Promise(() => {}) : n)', 4);
+  it('of time answers at once when nothing can ever settle', async () => {
+    const job = kernel('await new Promise(() => {})');
+    const result = await sandbox.run(job);
     expect(result).toMatchObject(failed('TIMEOUT', /never settles/));
-    expect(result.durationMs).toBeLessThan(1000);
+    expect(result.durationMs).toBeLessThan(job.limits.timeoutMs / 2);
   });
 
-  it('leaves room for thousands of items', async () => {
-    const result = await each('return span', 10_000, { limits: { outputBytes: 1e6 } });
-    expect(result.ok && (result.output as unknown[])[9_999]).toEqual({ value: 9_999 });
+  it('of output counts the bytes of the JSON', async () => {
+    const job = kernel("return 'x'.repeat(2000)", { limits: { outputBytes: 1000 } });
+    expect(await sandbox.run(job)).toMatchObject(failed('OUTPUT_TOO_LARGE'));
   });
 });
 
-describe('the input', () => {
-  it('must be JSON', async () => {
-    const job = untrusted('return 1', { input: { a: 1n } });
-    await expect(sandbox.run(job)).rejects.toMatchObject({ name: 'InputError', code: 'INPUT_INVALID' });
-    expect(await sandbox.run(untrusted('return input', { input: undefined }))).toMatchObject({
-      ok: true,
-      output: null,
-    });
-  });
-
-  it('may be large and hold every character', async () => {
-    const input = { text: `${'\u{1F600}\u2028\ud800 "\\\n'.repeat(50_000)}`, __proto__: 1 };
-    const result = await sandbox.run(untrusted('return input.text.length', { input }));
-    expect(result).toMatchObject({ ok: true, output: input.text.length });
+describe('the heap limit of V8', () => {
+  it('is a limit of memory too', async () => {
+    const small = new Sandbox({ maxMemoryMb: 24 });
+    const bomb = untrusted('const a = []; for (;;) a.push({ a: [1, 2, 3] })', { limits: { timeoutMs: 10_000 } });
+    expect(await small.run(bomb)).toMatchObject(failed('MEMORY'));
+    await small.close();
   });
 });

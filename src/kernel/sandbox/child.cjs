@@ -381,17 +381,19 @@ function read() {
 /**
  * @param {string} text
  * @param {number} bytesMax of the text after its first character; a longer one becomes the frame `B` (too big)
+ * @returns {boolean} whether it was sent as it is
  */
 function send(text, bytesMax) {
   const bytes = BufferHere.byteLength(text);
   if (bytes - 1 > bytesMax) {
     send('B', 0);
-    return;
+    return false;
   }
   const frame = BufferHere.allocUnsafe(4 + bytes);
   frame.writeUInt32LE(bytes, 0);
   frame.write(text, 4, 'utf8');
   for (let at = 0; at < frame.length; ) at += writeSync(1, frame, at, frame.length - at);
+  return true;
 }
 
 /** @type {Map<number, import('node:vm').Script | string>} */
@@ -447,8 +449,8 @@ function serve(frame, { context, door }) {
     if (typeof out !== 'string') exit(70);
     const text = /** @type {string} */ (out);
     const kind = text[0];
-    send(text, kind === 'O' ? job.outputBytes : kind === 'C' ? job.callsBytes : job.errorBytes);
-    if (kind !== 'C') return;
+    const isWhole = send(text, kind === 'O' ? job.outputBytes : kind === 'C' ? job.callsBytes : job.errorBytes);
+    if (kind !== 'C' || !isWhole) return; // for the parent, calls that are too large have ended the run
     door(DOOR_DELIVER, read());
   }
 }
