@@ -30,6 +30,7 @@ export const FUNCTIONS: FunctionBundle[] = [
     'loglineos-request-worker': 'src/lambda/request-worker.ts',
     'loglineos-policy-agent': 'src/lambda/policy-agent.ts',
     'loglineos-api-stream': 'src/lambda/api-stream.ts',
+    'loglineos-sandbox': 'src/lambda/sandbox.ts',
   }).map(([name, entry]) => ({ name, entry, beside: { 'src/kernel/sandbox/child.cjs': 'child.cjs' } })),
   {
     name: 'loglineos-api',

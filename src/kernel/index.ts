@@ -17,5 +17,7 @@
 export type { Json, KernelContext, KernelEnv, Row, UntrustedRun, WorkKind } from './contract.ts';
 export { SYSTEM_CALLS } from './contract.ts';
 export type { LimitCode, SandboxError, SandboxJob, SandboxResult } from './sandbox/job.ts';
+export type { SandboxFunction } from './sandbox/remote-child.ts';
+export { type RemoteResult, readRemoteJob, remoteResultOf } from './sandbox/remote-job.ts';
 export { Sandbox, type SandboxOptions } from './sandbox/sandbox.ts';
 export { refusal } from './sandbox/source.ts';

@@ -1,4 +1,5 @@
 import { readSecretField } from '../aws/index.ts';
+import { RemoteFunction } from '../aws/lambda.ts';
 import { Sandbox } from '../kernel/index.ts';
 import { Database } from '../ledger/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
@@ -14,11 +15,13 @@ export async function buildStage0(
   kernelCompartment: string,
   connectionsMax: number,
 ): Promise<Stage0> {
-  const sandbox = new Sandbox();
+  const { providerSecretArn, sandboxFunction, trustedKeys } = config;
+  const sandbox = new Sandbox({
+    untrusted: sandboxFunction === undefined ? undefined : new RemoteFunction(sandboxFunction),
+  });
   sandbox.prewarm('kernel', kernelCompartment).catch(() => {}); // starts while the secrets travel; a boot would say what failed
   // A cold start is not kept waiting for it.
   void import('../span/blake3-wasm.ts').then(({ loadBlake3 }) => loadBlake3()).then(useBlake3, () => {});
-  const { providerSecretArn, trustedKeys } = config;
   const signer = createSignerFromHex(nodeEd25519, await readSecretField(config.runtimeSecretArn, 'runtime_key'));
   requireKeyInUse(trustedKeys.runtime, signer);
   return {

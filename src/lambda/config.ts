@@ -59,6 +59,8 @@ export function readStage0Config(env: NodeJS.ProcessEnv) {
     trustedKeys: readTrustedKeys(env),
     /** Fields by the names that provider rows say; without it, only providers that need no secret can be called. */
     providerSecretArn: fields.has('PROVIDER_SECRET_ARN') ? fields.secretArn('PROVIDER_SECRET_ARN') : undefined,
+    /** Name or ARN of `loglineos-sandbox`; without it, untrusted code runs in children of the function itself. */
+    sandboxFunction: fields.optionalText('SANDBOX_FUNCTION', /^[\w:-]{1,170}$/, 'the name or ARN of a function'),
     environment: fields.environment(),
   };
 }

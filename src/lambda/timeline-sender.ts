@@ -1,5 +1,5 @@
 import { Sockets } from '../aws/gateway.ts';
-import { invokeFunction } from '../aws/lambda.ts';
+import { RemoteFunction } from '../aws/lambda.ts';
 import { readTimelineSenderConfig } from './config.ts';
 import { Connections } from './connections.ts';
 import { logMetrics } from './emf.ts';
@@ -16,6 +16,7 @@ const READ_MS_MAX = 5_000;
 const config = readTimelineSenderConfig(process.env);
 const connections = new Connections(config.connectionsTable);
 const sockets = new Sockets(config.socketsEndpoint);
+const reader = new RemoteFunction(config.readerFunction);
 
 /**
  * `loglineos-timeline-sender`: send what is new to the clients of the WebSocket, until the time is up. A function without
@@ -28,7 +29,7 @@ export async function handler(_event: unknown, context: InvocationContext): Prom
     const counts = await fanOut({
       connections,
       sockets,
-      read: async (question) => (await invokeFunction(config.readerFunction, question, READ_MS_MAX)) as TimelineAnswer,
+      read: async (question) => (await reader.invoke(question, READ_MS_MAX)) as TimelineAnswer,
       endOfTime,
       log,
     });

@@ -23,6 +23,7 @@ const FUNCTION_TIMEOUT_MS = 90_000;
 export function createLambdaApi(
   functions: Record<string, LambdaFunction>,
   log: (entry: Record<string, unknown>) => void,
+  timeoutMs = FUNCTION_TIMEOUT_MS,
 ): Hono {
   const app = new Hono();
 
@@ -54,7 +55,7 @@ export function createLambdaApi(
       return serviceError(400, 'InvalidRequestContentException', 'Could not parse request body into json');
     }
 
-    const endOfTime = new Date(Date.now() + FUNCTION_TIMEOUT_MS);
+    const endOfTime = new Date(Date.now() + timeoutMs);
     switch (type) {
       case 'DryRun':
         return new Response(null, { status: 204 });

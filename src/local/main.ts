@@ -1,6 +1,6 @@
 /**
  * `npm start`: the local stack. `PORT` (8787), `LOGLINEOS_HOME` (.loglineos), `DATABASE_URL` (a Postgres of your own),
- * `LOGLINEOS_JWT_ISSUER` and those beside it (`../identity/jwt-config.ts`).
+ * `LOGLINEOS_SANDBOX` (children, or function), `LOGLINEOS_JWT_ISSUER` and those beside it (`../identity/jwt-config.ts`).
  * With `--json` it prints one line when ready, for programs.
  */
 import { parseArgs } from 'node:util';
@@ -18,6 +18,7 @@ async function main(): Promise<void> {
     databaseUrl: process.env.DATABASE_URL || undefined,
     port: parsePort(process.env.PORT),
     jwt: readJwtOptions(process.env),
+    sandbox: parseSandbox(process.env.LOGLINEOS_SANDBOX),
     log: (entry) => process.stderr.write(`${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`),
   });
   const isStopping = stopOnSignal(starting);
@@ -31,6 +32,13 @@ function parsePort(text: string | undefined): number {
     throw new InputError('PORT_INVALID', `PORT: expected a number from 0 to 65535, found ${text}`, { field: 'PORT' });
   }
   return port;
+}
+
+function parseSandbox(text: string | undefined): 'children' | 'function' {
+  if (!text || text === 'children') return 'children';
+  if (text === 'function') return 'function';
+  const field = 'LOGLINEOS_SANDBOX';
+  throw new InputError('FIELD_INVALID', `${field}: expected children or function, found ${text}`, { field });
 }
 
 /** From the first moment on: a stack that is still starting is stopped when it is there, and leaves nothing behind. */

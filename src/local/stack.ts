@@ -32,6 +32,7 @@ import { startEmbeddedPostgres } from './embedded-postgres.ts';
 import { type LocalSecrets, lockHome, loginUrl, openSecrets, trustedKeysOf } from './home.ts';
 import { createLambdaApi, LAMBDA_API_PATH } from './lambda-api.ts';
 import { type Roles, roleFunctions, startRoles } from './roles.ts';
+import { LocalSandboxFunction } from './sandbox-function.ts';
 import { isSocketHandshake, SocketServer } from './sockets.ts';
 
 export interface StackOptions {
@@ -42,6 +43,8 @@ export interface StackOptions {
   port: number;
   /** Whose JWTs count beside the local token and API tokens. */
   jwt?: JwtOptions | undefined;
+  /** Where untrusted code runs: in children of this process, or in `loglineos-sandbox`, a process of its own. */
+  sandbox?: 'children' | 'function';
   log: (entry: Record<string, unknown>) => void;
 }
 
@@ -119,9 +122,14 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     undo.push(() => database.close());
     let roles: Roles | undefined;
     undo.push(async () => roles?.ended);
-    const sandbox = new Sandbox({ maxChildren: BOOTS_MAX });
+    const sandboxFunction = options.sandbox === 'function' ? new LocalSandboxFunction() : undefined;
+    undo.push(async () => sandboxFunction?.stop());
+    const sandbox = new Sandbox({ maxChildren: BOOTS_MAX, untrusted: sandboxFunction, maxInvocations: BOOTS_MAX });
     undo.push(() => sandbox.close());
-    await Promise.all([sandbox.prewarm('kernel', 'kernel:0'), sandbox.prewarm('untrusted', '')]);
+    await Promise.all([
+      sandbox.prewarm('kernel', 'kernel:0'),
+      sandboxFunction?.start() ?? sandbox.prewarm('untrusted', ''),
+    ]);
     const stage0: Stage0 = {
       database,
       sandbox,

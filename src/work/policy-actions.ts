@@ -77,7 +77,12 @@ export async function askPolicy(
   return { answers, limit };
 }
 
-async function evaluate(sandbox: Sandbox, policy: PolicyRow, spans: StoredSpan[], now: Date) {
+async function evaluate(
+  sandbox: Sandbox,
+  policy: PolicyRow,
+  spans: StoredSpan[],
+  now: Date,
+): Promise<{ answers: PolicyAnswer[]; error: { code: string; message: string } | null }> {
   const { params } = (policy.content ?? {}) as { params?: Record<string, Json> };
   const context: Context = { params: params ?? {}, now: now.toISOString() };
   const interest = interestOf(policy);
@@ -99,9 +104,14 @@ async function evaluate(sandbox: Sandbox, policy: PolicyRow, spans: StoredSpan[]
     const output = result.output as ({ value: unknown } | { error: string })[];
     return { answers: output.map((answer, i) => readAnswer(interest, spans[i] as StoredSpan, answer)), error: null };
   } catch (error) {
-    // More than a sandbox takes at once is a limit too: each of them alone is not.
     if (!(error instanceof InputError)) throw error;
-    return { answers: [], error: { code: error.code, message: error.message } };
+    if (spans.length === 1) return { answers: [], error: { code: error.code, message: error.message } };
+    // More than a sandbox takes at once, and nobody's fault.
+    const half = Math.ceil(spans.length / 2);
+    const first = await evaluate(sandbox, policy, spans.slice(0, half), now);
+    if (first.error !== null) return first;
+    const second = await evaluate(sandbox, policy, spans.slice(half), now);
+    return { answers: [...first.answers, ...second.answers], error: second.error };
   }
 }
 

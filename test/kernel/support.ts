@@ -1,5 +1,22 @@
 import { createHash } from 'node:crypto';
-import type { KernelEnv, SandboxJob } from '../../src/kernel/index.ts';
+import { afterAll, beforeAll } from 'vitest';
+import { type KernelEnv, Sandbox, type SandboxJob, type SandboxOptions } from '../../src/kernel/index.ts';
+import { LocalSandboxFunction } from '../../src/local/sandbox-function.ts';
+
+/** Where untrusted code runs. What holds for one holds for the other. */
+export const WAYS = ['in a child of this process', 'in a function of its own'] as const;
+
+/** A sandbox for the tests beside the call. The function is the real one: its handler in a process, behind HTTP and the SDK. */
+export function useSandbox(way: (typeof WAYS)[number], options: Partial<SandboxOptions>): Pick<Sandbox, 'run'> {
+  const untrusted = way === WAYS[1] ? new LocalSandboxFunction() : undefined;
+  const sandbox = new Sandbox({ ...options, untrusted });
+  beforeAll(() => untrusted?.start());
+  afterAll(async () => {
+    await sandbox.close();
+    await untrusted?.stop();
+  });
+  return sandbox;
+}
 
 export const LIMITS: SandboxJob['limits'] = { timeoutMs: 2000, memoryMb: 64, outputBytes: 100_000, calls: 50 };
 

@@ -3,7 +3,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import { Sockets } from '../../src/aws/gateway.ts';
-import { invokeFunction } from '../../src/aws/lambda.ts';
+import { RemoteFunction } from '../../src/aws/lambda.ts';
 import type { Authenticator, Caller } from '../../src/identity/caller.ts';
 import { callerFields } from '../../src/lambda/caller-fields.ts';
 import { Connections } from '../../src/lambda/connections.ts';
@@ -16,6 +16,8 @@ import { GatewayServer } from '../aws/gateway-server.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 
 export const READER = 'loglineos-timeline-reader';
+/** As the sender asks it. */
+export const reader = new RemoteFunction(READER);
 const CONTEXT = { getRemainingTimeInMillis: () => 30_000, functionName: 'the-function', awsRequestId: 'a-request' };
 
 /** The functions of the WebSocket API behind an emulated gateway, with a ledger and tables of a test's own. */
@@ -89,7 +91,7 @@ export class SocketFunctions {
     return fanOut({
       connections: this.connections,
       sockets: new Sockets(this.server.endpoint),
-      read: async (question) => (await invokeFunction(READER, question, 5_000)) as TimelineAnswer,
+      read: async (question) => (await reader.invoke(question, 5_000)) as TimelineAnswer,
       endOfTime,
       log: (entry) => this.logged.push(entry),
       ...more,

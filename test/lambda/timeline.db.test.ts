@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { invokeFunction } from '../../src/aws/lambda.ts';
+import { RemoteFunction } from '../../src/aws/lambda.ts';
 import type { Caller } from '../../src/identity/caller.ts';
 import { type CallerFields, callerFields } from '../../src/lambda/caller-fields.ts';
 import type { Connections } from '../../src/lambda/connections.ts';
@@ -10,7 +10,7 @@ import type { Client, GatewayServer } from '../aws/gateway-server.ts';
 import { runtimeSigner } from '../support/keys.ts';
 import { ALAN, ALICE, BOB, draft } from '../support/spans.ts';
 import { FunctionProcess } from './function-process.ts';
-import { READER, SocketFunctions } from './socket-functions.ts';
+import { READER, reader, SocketFunctions } from './socket-functions.ts';
 
 let functions: SocketFunctions;
 let server: GatewayServer;
@@ -358,9 +358,9 @@ describe('senders', () => {
       read: async (question) => {
         if (failures < 2 && question.groups.length > 0) {
           failures++;
-          return invokeFunction('no-such-function', question, 5_000) as Promise<TimelineAnswer>;
+          return new RemoteFunction('no-such-function').invoke(question, 5_000) as Promise<TimelineAnswer>;
         }
-        return (await invokeFunction(READER, question, 5_000)) as TimelineAnswer;
+        return (await reader.invoke(question, 5_000)) as TimelineAnswer;
       },
     });
     const client = await connect(credential(ALICE), { filter: { name: 'eleven' }, after: 'end' });
@@ -375,8 +375,7 @@ describe('senders', () => {
 
 describe('the reader', () => {
   const ask = (group: object) =>
-    invokeFunction(
-      READER,
+    reader.invoke(
       {
         groups: [{ user_id: 'alice', tenant_id: 'acme', filter: {}, after: 'end', caught_up: true, ...group }],
         callers: [],

@@ -6,9 +6,9 @@ import type { Socket } from 'node:net';
 import { setPriority } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { InputError, LogLineError, UpstreamError } from '../../errors.ts';
-import { parseJson } from '../../span/json.ts';
 import { SYSTEM_CALLS } from '../contract.ts';
 import type { LimitCode, SandboxError, SandboxJob, SandboxResult } from './job.ts';
+import { answersEach, itemsOf, parsedFrame } from './json.ts';
 import {
   ANSWER_CHARS_MAX,
   CALLS_FRAME_BYTES_MAX,
@@ -22,6 +22,7 @@ import {
   UUIDS_AT_START,
   UUIDS_PER_ANSWER,
 } from './limits.ts';
+import type { PoolChild } from './pool.ts';
 import { readings } from './source.ts';
 
 // In a bundle the same file stands beside the bundle, so this expression must stay as it is.
@@ -59,7 +60,7 @@ interface Run {
  * starting → idle ⇄ running → dead. Frames go strictly in turns: the parent speaks (a run, or answers to calls), then
  * the child owes exactly one frame. Anything else it sends is an oddity that ends it.
  */
-export class SandboxChild {
+export class SandboxChild implements PoolChild {
   readonly trust: SandboxJob['trust'];
   /** Set by the first job; before that the child has seen no foreign code and may serve any compartment. */
   compartment: string | undefined;
@@ -144,7 +145,7 @@ export class SandboxChild {
         job.trust === 'kernel' ? CALLS_FRAME_BYTES_MAX + 1 : 0,
         ERROR_FRAME_BYTES_MAX + 1,
       ),
-      items: job.each && itemsOf(job).length,
+      items: job.each && itemsOf(job.input).length,
       calls: 0,
       pending: 0,
       answers: [],
@@ -479,7 +480,7 @@ function argumentOf(job: SandboxJob): string {
     }
     if (!job.each) return jsonOf(job.input);
     const { context } = job.input as { context?: unknown };
-    return [context, ...itemsOf(job)].map(jsonOf).join('\n');
+    return [context, ...itemsOf(job.input)].map(jsonOf).join('\n');
   } catch (cause) {
     const expected = job.each ? '{ items, context } of JSON values' : 'a JSON value';
     throw new InputError('INPUT_INVALID', `input: expected ${expected}`, { field: 'input', cause });
@@ -488,17 +489,6 @@ function argumentOf(job: SandboxJob): string {
 
 function jsonOf(value: unknown): string {
   return JSON.stringify(value) ?? 'null';
-}
-
-function itemsOf(job: SandboxJob): unknown[] {
-  const { items } = job.input as { items: unknown };
-  if (!Array.isArray(items)) throw new TypeError('items: expected a list');
-  return items;
-}
-
-function answersEach(output: unknown, count: number): boolean {
-  if (!Array.isArray(output) || output.length !== count) return false;
-  return output.every((answer) => Object.hasOwn(answer ?? {}, 'value') || typeof answer?.error === 'string');
 }
 
 function uuidStock(count: number): string {
@@ -513,20 +503,6 @@ function frameOf(text: string): Buffer {
   frame.writeUInt32LE(bytes, 0);
   frame.write(text, 4, 'utf8');
   return frame;
-}
-
-/** JSON from a child. An own `__proto__` key would become a prototype at the first careless copy, so none is kept. */
-function parsedFrame(text: string): unknown {
-  const value = parseJson(text);
-  return /__proto__|\\u005f/i.test(text) ? withoutProto(value) : value;
-}
-
-function withoutProto(value: unknown): unknown {
-  if (typeof value === 'object' && value !== null) {
-    Reflect.deleteProperty(value, '__proto__');
-    for (const item of Object.values(value)) withoutProto(item);
-  }
-  return value;
 }
 
 function accepted(id: number, value: unknown): string {

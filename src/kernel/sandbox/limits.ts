@@ -9,6 +9,15 @@ export const CODE_BYTES_MAX = 256 * 1024;
 /** Longest input, environment and code of one run together, in UTF-8 bytes. */
 export const RUN_FRAME_BYTES_MAX = 16 * 1024 * 1024;
 
+/** The same for a run in a function of its own: what Lambda takes and answers at once. Source: AWS Lambda quotas. */
+export const REMOTE_JOB_BYTES_MAX = 6 * 1024 * 1024;
+
+/** Room for what an answer of that function says beside the result. */
+export const RESULT_HEAD_BYTES_MAX = 1024;
+
+/** What such an answer may take beyond the time of the run: the way there and back, and the start of a container. */
+export const REMOTE_START_MS_MAX = 10_000;
+
 /** Longest batch of system calls a kernel may send at once, in UTF-8 bytes. */
 export const CALLS_FRAME_BYTES_MAX = 8 * 1024 * 1024;
 

@@ -1,5 +1,4 @@
 import { UpstreamError } from '../../errors.ts';
-import type { SandboxChild } from './child-process.ts';
 import type { SandboxJob, SandboxResult } from './job.ts';
 import { CHILD_BUSY_MS_MAX, COMPILED_MAX, TENURE_MS } from './limits.ts';
 import type { SandboxOptions } from './sandbox.ts';
@@ -10,8 +9,28 @@ interface Waiting {
   reject: (error: unknown) => void;
 }
 
+/** Where one job runs at a time: a process, or an invocation of the function that stands in for one. */
+export interface PoolChild {
+  /** Set by the first job; before that it may serve any compartment. */
+  compartment: string | undefined;
+  readonly state: 'starting' | 'idle' | 'running' | 'dead';
+  readonly runs: number;
+  readonly busyMs: number;
+  readonly idleSince: number;
+  /** Different pieces of code it has compiled. */
+  readonly scripts: number;
+  /** Settles when it can take a job. */
+  readonly ready: Promise<void>;
+  /** Resolves when nothing of it is left. */
+  readonly gone: Promise<void>;
+  run(job: SandboxJob): Promise<SandboxResult>;
+  /** Looks at the clock, while it starts or runs. */
+  check(now: number): void;
+  kill(): void;
+}
+
 interface PoolHost {
-  start: () => SandboxChild;
+  start: () => PoolChild;
   /** Something runs now: the shared clock must tick. */
   busy: () => void;
 }
@@ -28,7 +47,7 @@ export class Pool {
   readonly #trust: SandboxJob['trust'];
   readonly #options: SandboxOptions;
   readonly #host: PoolHost;
-  readonly #children = new Set<SandboxChild>();
+  readonly #children = new Set<PoolChild>();
   /** Waiting jobs by compartment, never an empty list; the compartment whose last run ended first comes first. */
   readonly #waiting = new Map<string, Waiting[]>();
   #waitingInAll = 0;
@@ -126,19 +145,19 @@ export class Pool {
   }
 
   /** What `prewarm` keeps: any child of a kernel, but of untrusted code only one that belongs to nobody yet. */
-  #isSpare(child: SandboxChild): boolean {
+  #isSpare(child: PoolChild): boolean {
     return this.#trust === 'kernel' || child.compartment === undefined;
   }
 
   /** Starts a child, for which another may have to give way: the one that idles longest of those that can be missed. */
-  #start(): SandboxChild | undefined {
+  #start(): PoolChild | undefined {
     if (this.#children.size >= this.#options.maxChildren) {
       const idle = [...this.#children].filter((child) => child.state === 'idle' && this.#canBeMissed(child));
       const [oldest] = idle.sort((a, b) => a.idleSince - b.idleSince);
       if (oldest === undefined) return undefined;
       this.#drop(oldest);
     }
-    let child: SandboxChild;
+    let child: PoolChild;
     try {
       child = this.#host.start();
     } catch (cause) {
@@ -166,7 +185,7 @@ export class Pool {
     if (this.#waiting.size > 0) this.#dispatch();
   }
 
-  #canBeMissed({ compartment = '', busyMs }: SandboxChild): boolean {
+  #canBeMissed({ compartment = '', busyMs }: PoolChild): boolean {
     return !this.#waiting.has(compartment) || busyMs >= TENURE_MS;
   }
 
@@ -184,7 +203,7 @@ export class Pool {
   }
 
   /** Gives an idle child the first job of the compartment that can still run. */
-  #serve(child: SandboxChild, compartment: string): void {
+  #serve(child: PoolChild, compartment: string): void {
     while (child.state === 'idle') {
       const waiting = this.#first(compartment);
       if (waiting === undefined) return;
@@ -192,7 +211,7 @@ export class Pool {
     }
   }
 
-  #give(child: SandboxChild, { job, resolve, reject }: Waiting): void {
+  #give(child: PoolChild, { job, resolve, reject }: Waiting): void {
     if (job.mayBegin?.() === false) {
       reject(new UpstreamError('SANDBOX_BUSY', 'sandbox: it waited for a child until it was too late to begin'));
       return;
@@ -212,7 +231,7 @@ export class Pool {
     }
     this.#host.busy();
     resolve(result);
-    result.then(() => {
+    const ended = () => {
       const queue = this.#waiting.get(job.compartment);
       if (queue !== undefined) {
         this.#waiting.delete(job.compartment);
@@ -221,15 +240,16 @@ export class Pool {
       // Another job may have got the child between its result and this turn; then it goes after that one.
       if (child.state === 'dead' || (child.state === 'idle' && this.#usedUp(child))) this.#drop(child);
       this.#dispatch();
-    });
+    };
+    result.then(ended, ended);
   }
 
-  #usedUp(child: SandboxChild): boolean {
+  #usedUp(child: PoolChild): boolean {
     const runsMax = this.#trust === 'kernel' ? this.#options.maxRunsPerKernelChild : this.#options.maxRunsPerChild;
     return child.runs >= runsMax || child.busyMs >= CHILD_BUSY_MS_MAX || child.scripts >= COMPILED_MAX;
   }
 
-  #drop(child: SandboxChild): void {
+  #drop(child: PoolChild): void {
     this.#children.delete(child);
     child.kill();
   }

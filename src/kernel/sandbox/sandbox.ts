@@ -3,7 +3,8 @@ import { SandboxChild } from './child-process.ts';
 import type { SandboxJob, SandboxResult } from './job.ts';
 import { Lifeline } from './lifeline.ts';
 import { POLL_MS } from './limits.ts';
-import { Pool } from './pool.ts';
+import { Pool, type PoolChild } from './pool.ts';
+import { RemoteChild, type SandboxFunction } from './remote-child.ts';
 import { refusal } from './source.ts';
 
 export interface SandboxOptions {
@@ -21,6 +22,9 @@ export interface SandboxOptions {
   idleMs: number;
   /** Upper bound of a job's `memoryMb`; also sets V8's heap limit and the data limit of each child. */
   maxMemoryMb: number;
+  /** Where untrusted code runs, if not in children of this process, and how many invocations of it there are at once. */
+  untrusted: SandboxFunction | undefined;
+  maxInvocations: number;
 }
 
 const DEFAULTS: SandboxOptions = {
@@ -32,6 +36,8 @@ const DEFAULTS: SandboxOptions = {
   maxWaitingInAll: 2_048,
   idleMs: 60_000,
   maxMemoryMb: 256,
+  untrusted: undefined,
+  maxInvocations: 32,
 };
 
 /**
@@ -44,7 +50,7 @@ export class Sandbox {
   readonly #options: SandboxOptions;
   readonly #pools = new Map<string, Pool>();
   readonly #lifeline = new Lifeline();
-  readonly #children = new Set<SandboxChild>();
+  readonly #children = new Set<PoolChild>();
   #poll: NodeJS.Timeout | undefined;
   #reaper: NodeJS.Timeout | undefined;
   #closed = false;
@@ -56,8 +62,9 @@ export class Sandbox {
   /**
    * Runs one job; everything the code does, also breaking a limit, is a result.
    *
-   * @throws {UpstreamError} `SANDBOX_BUSY` when too many jobs wait already; `SANDBOX_UNAVAILABLE` when a child cannot
-   * be started and hardened, or the sandbox is closed
+   * @throws {UpstreamError} `SANDBOX_BUSY` when too many jobs wait already, or the function has no room;
+   * `SANDBOX_UNAVAILABLE` when a child cannot be started and hardened, the function gives no answer that can be one, or
+   * the sandbox is closed
    * @throws {InputError} `INPUT_INVALID` when the caller's input is no JSON or too large; `LIMIT_INVALID`
    */
   async run(job: SandboxJob): Promise<SandboxResult> {
@@ -82,7 +89,7 @@ export class Sandbox {
     return this.#pool(trust, compartment).prewarm();
   }
 
-  /** Ends every child; open runs end as THREW, waiting ones are rejected. Resolves when no process is left. */
+  /** Ends every child; open runs end as THREW, those in a function and waiting ones are rejected. Resolves when no process is left. */
   async close(): Promise<void> {
     this.#closed = true;
     for (const pool of this.#pools.values()) pool.close();
@@ -97,8 +104,11 @@ export class Sandbox {
     const key = trust === 'kernel' ? `kernel\n${compartment}` : 'untrusted';
     let pool = this.#pools.get(key);
     if (pool === undefined) {
-      pool = new Pool(trust, this.#options, {
-        start: () => this.#start(trust),
+      const { untrusted, maxInvocations } = this.#options;
+      const remote = trust === 'untrusted' ? untrusted : undefined;
+      const options = remote === undefined ? this.#options : { ...this.#options, maxChildren: maxInvocations };
+      pool = new Pool(trust, options, {
+        start: () => (remote === undefined ? this.#start(trust) : this.#watched(new RemoteChild(remote))),
         busy: () => this.#watch(),
       });
       this.#pools.set(key, pool);
@@ -106,15 +116,19 @@ export class Sandbox {
     return pool;
   }
 
-  #start(trust: SandboxJob['trust']): SandboxChild {
+  #start(trust: SandboxJob['trust']): PoolChild {
     const child = new SandboxChild(trust, this.#options.maxMemoryMb);
     const { pid } = child;
+    if (pid !== undefined) {
+      this.#lifeline.watch(pid);
+      child.gone.then(() => this.#lifeline.release(pid));
+    }
+    return this.#watched(child);
+  }
+
+  #watched(child: PoolChild): PoolChild {
     this.#children.add(child);
-    if (pid !== undefined) this.#lifeline.watch(pid);
-    child.gone.then(() => {
-      this.#children.delete(child);
-      if (pid !== undefined) this.#lifeline.release(pid);
-    });
+    child.gone.then(() => this.#children.delete(child));
     this.#watch();
     return child;
   }
