@@ -1,5 +1,6 @@
 import { LogLineError } from '../errors.ts';
-import { BootFailed } from '../stage0/index.ts';
+// By name: functions without a ledger pack this too.
+import { BootFailed } from '../stage0/boot-failed.ts';
 import { log } from './log.ts';
 
 /**

@@ -7,8 +7,9 @@
  */
 export { type Admission, readManifest } from './admit.ts';
 export { type BootAnswer, type BootOptions, boot } from './boot.ts';
+export { BootFailed } from './boot-failed.ts';
 export { derivedId } from './identifiers.ts';
-export { BootFailed, invokeStage0 } from './invocation.ts';
+export { invokeStage0 } from './invocation.ts';
 export { MANIFEST_ID, parseManifestContent } from './manifest.ts';
 export { reapLostBoots } from './reaper.ts';
 export { type BootRequest, parseBootRequest } from './request.ts';

@@ -1,4 +1,5 @@
 import { type BootAnswer, boot } from './boot.ts';
+import { BootFailed } from './boot-failed.ts';
 import { parseBootRequest } from './request.ts';
 import type { Stage0 } from './stage0.ts';
 
@@ -12,15 +13,4 @@ export async function invokeStage0(stage0: Stage0, event: unknown, endOfTime?: D
   const answer = await boot(stage0, parseBootRequest(event), { endOfTime });
   if (!answer.ok) throw new BootFailed(answer);
   return answer;
-}
-
-/** A boot that ran and did not end well. What happened is in the ledger; the message says where. */
-export class BootFailed extends Error {
-  readonly code: string;
-
-  constructor(answer: BootAnswer) {
-    const { error, status, execution_id, boot_event_id } = answer;
-    super(`${error?.message ?? status} (execution ${execution_id} of boot_event ${boot_event_id})`);
-    this.code = error?.code ?? status.toUpperCase();
-  }
 }

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -10,14 +11,14 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildAll, FUNCTIONS } from '../../scripts/build.ts';
 import { createApiToken } from '../../src/identity/index.ts';
 import { appendSpans, Database, type SpanDraft } from '../../src/ledger/index.ts';
-import { createLambdaApi } from '../../src/local/lambda-api.ts';
+import { createLambdaApi, type LambdaFunction } from '../../src/local/lambda-api.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
 import { createSigner } from '../../src/span/index.ts';
 import type { Stage0 } from '../../src/stage0/index.ts';
 import { DynamoDb } from '../aws/dynamodb.ts';
 import { type Client, GatewayServer } from '../aws/gateway-server.ts';
 import { MetricsEndpoint } from '../aws/metrics-endpoint.ts';
-import { Program } from '../local/stack-process.ts';
+import { descendantsOf, Program } from '../local/stack-process.ts';
 import { startTemporaryPostgres, withClient, withDatabase } from '../support/postgres-server.ts';
 import { FunctionProcess, type Invocation } from './function-process.ts';
 import { SecretsManager } from './secrets-manager.ts';
@@ -47,6 +48,7 @@ const TIMELINE = 'loglineos-timeline';
 const READER = 'loglineos-timeline-reader';
 const SENDER = 'loglineos-timeline-sender';
 const AUDITOR = 'loglineos-auditor';
+const SANDBOX = 'loglineos-sandbox';
 
 let folder: string;
 let built: Awaited<ReturnType<typeof buildAll>>;
@@ -55,7 +57,7 @@ let manager: SecretsManager;
 let metrics: MetricsEndpoint;
 let dynamodb: DynamoDb;
 let gateway: GatewayServer | undefined;
-let lambda: Server | undefined;
+const lambdas: Server[] = [];
 let databaseUrl: string;
 const env: Record<string, Record<string, string>> = {};
 const started: FunctionProcess[] = [];
@@ -132,8 +134,10 @@ afterAll(async () => {
   await manager?.stop();
   await metrics?.stop();
   await gateway?.stop();
-  lambda?.closeAllConnections();
-  lambda?.close();
+  for (const server of lambdas) {
+    server.closeAllConnections();
+    server.close();
+  }
   await dynamodb?.stop();
   await postgres?.stop();
   if (folder !== undefined) await rm(folder, { recursive: true, force: true });
@@ -143,6 +147,22 @@ function start(name: string, more: Record<string, string> = {}, remainingMs?: nu
   const container = new FunctionProcess(join(folder, name, 'index.mjs'), { ...env[name], ...more }, remainingMs);
   started.push(container);
   return container;
+}
+
+async function answered(invocation: Promise<Invocation>) {
+  const { answer, error } = await invocation;
+  if (error !== undefined) throw Object.assign(new Error(error.message), { name: error.name });
+  return answer;
+}
+
+/** Invoke of the Lambda API for these functions. @returns its address */
+async function serveLambda(functions: Record<string, LambdaFunction>): Promise<string> {
+  const api = createLambdaApi(functions, () => {});
+  const server = createServer(getRequestListener((request) => api.fetch(request)));
+  lambdas.push(server);
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
 /** A token of somebody's, as the API gives them. */
@@ -207,7 +227,7 @@ const count = () =>
 describe('npm run build', () => {
   it('makes a bundle of at most 1 MB for each function, and a little more for those with the HTTP routes', () => {
     const withRoutes = [API, API_STREAM];
-    const names = [MIGRATE, SEED, STAGE0, OBSERVER, WORKER, AGENT, AUTHORIZER, TIMELINE, READER, SENDER, AUDITOR];
+    const names = [MIGRATE, SEED, STAGE0, OBSERVER, WORKER, AGENT, AUTHORIZER, TIMELINE, READER, SENDER, AUDITOR, SANDBOX];
     expect(built.map(({ name }) => name).sort()).toEqual([...names, ...withRoutes].sort());
     expect(FUNCTIONS.map(({ name }) => name)).toEqual(built.map(({ name }) => name));
     for (const { name, bundle_bytes, zip_bytes } of built) {
@@ -219,7 +239,7 @@ describe('npm run build', () => {
 
   it('makes the same zips again, byte for byte', async () => {
     expect(await buildAll()).toEqual(built);
-  });
+  }, 60_000);
 
   it('packs no source map, no test and no secret', async () => {
     for (const { name } of built) {
@@ -402,23 +422,14 @@ describe('the deployed functions, one after the other', () => {
 
   it('send the timeline over a WebSocket, from the ledger to outside of its network', async () => {
     const [authorizer, timeline, reader] = [start(AUTHORIZER), start(TIMELINE), start(READER)];
-    const answered = async (invocation: Promise<Invocation>) => {
-      const { answer, error } = await invocation;
-      if (error !== undefined) throw new Error(error.message);
-      return answer;
-    };
     const route = (event: unknown) => answered(timeline.invoke(event));
     const routes = { $connect: route, $disconnect: route, $default: route, subscribe: route, ping: route };
     gateway = await GatewayServer.start({ authorize: (event) => answered(authorizer.invoke(event)), routes });
-    const lambdaApi = createLambdaApi({ [READER]: (event) => answered(reader.invoke(event)) }, () => {});
-    lambda = createServer(getRequestListener((request) => lambdaApi.fetch(request)));
-    lambda.listen(0, '127.0.0.1');
-    await once(lambda, 'listening');
     const sender = start(
       SENDER,
       {
         ...env[TIMELINE],
-        AWS_ENDPOINT_URL_LAMBDA: `http://127.0.0.1:${(lambda.address() as AddressInfo).port}`,
+        AWS_ENDPOINT_URL_LAMBDA: await serveLambda({ [READER]: (event) => answered(reader.invoke(event)) }),
         READER_FUNCTION: READER,
         SOCKETS_ENDPOINT: gateway.endpoint,
       },
@@ -489,6 +500,73 @@ describe('the deployed functions, one after the other', () => {
     expect(silent.output).toContain('metrics were not published');
     const lost = start(AUDITOR, { AUDIT_TABLE: 'no-such-table' });
     expect((await lost.invoke({})).error).toMatchObject({ name: 'TABLE_UNAVAILABLE', stack: '' });
+  });
+
+  it('send untrusted code to a function that has nothing, and run kernels themselves', async () => {
+    const credentials = { AWS_ACCESS_KEY_ID: 'AKID', AWS_SECRET_ACCESS_KEY: MARK, AWS_SESSION_TOKEN: MARK };
+    const sandbox = start(SANDBOX, credentials);
+    const endpoint = await serveLambda({ [SANDBOX]: (event) => answered(sandbox.invoke(event)) });
+    const stage0 = start(STAGE0, { AWS_ENDPOINT_URL_LAMBDA: endpoint, SANDBOX_FUNCTION: SANDBOX });
+    const run = (code: string) => stage0.invoke({ ...PLAN_PAYLOAD, input: { code, input: 20, timeout_ms: 300 } });
+    expect((await run('return input + 1')).answer).toMatchObject({ ok: true, output: { result: 21 } });
+    expect((await run('for (;;);')).answer).toMatchObject({
+      output: { status: 'timeout', error: { code: 'TIMEOUT' } },
+    });
+    expect((await run('return 7')).answer).toMatchObject({ ok: true, output: { result: 7 } });
+
+    const children = (parent: number) =>
+      descendantsOf(parent).filter((pid) => readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('child.cjs'));
+    const kinds = (parent: number) =>
+      children(parent).map((pid) => readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0').at(-2));
+    expect(new Set(kinds(stage0.pid))).toEqual(new Set(['kernel']));
+    expect(kinds(sandbox.pid)).toEqual(['untrusted']);
+    // The credentials of a role that allows nothing; and not even those.
+    expect(readFileSync(`/proc/${sandbox.pid}/environ`, 'latin1')).toContain(MARK);
+    for (const pid of children(sandbox.pid)) {
+      expect(readFileSync(`/proc/${pid}/environ`, 'latin1')).not.toMatch(/AWS|AKID/);
+    }
+  });
+
+  it('let nobody boot a kernel, or choose a limit that is none, in the function of untrusted code', async () => {
+    const sandbox = start(SANDBOX);
+    const job = {
+      compartment: 'tenant:a',
+      code: 'return input',
+      file_name: 'f.js',
+      entry: 'function',
+      each: false,
+      input: '{"a":1}',
+      timeout_ms: 500,
+      memory_mb: 64,
+      output_bytes: 1_000,
+    };
+    expect((await sandbox.invoke(job)).answer).toMatchObject({ ok: true, output: { a: 1 } });
+    for (const [change, code] of [
+      [{ entry: 'main' }, 'FIELD_INVALID'],
+      [{ trust: 'kernel' }, 'FIELD_UNKNOWN'],
+      [{ timeout_ms: undefined }, 'FIELD_MISSING'],
+      [{ memory_mb: 1e999 }, 'FIELD_INVALID'],
+      [{ input: '{' }, 'FIELD_INVALID'],
+      [{ compartment: '' }, 'FIELD_INVALID'],
+    ] as const) {
+      expect((await sandbox.invoke({ ...job, ...change })).error, JSON.stringify(change)).toMatchObject({ name: code });
+    }
+  });
+
+  it('end untrusted code before Lambda ends the function that runs it', async () => {
+    const sandbox = start(SANDBOX, {}, 2_000);
+    const { answer } = await sandbox.invoke({
+      compartment: 'tenant:a',
+      code: 'for (;;);',
+      file_name: 'f.js',
+      entry: 'function',
+      each: false,
+      input: 'null',
+      timeout_ms: 60_000,
+      memory_mb: 64,
+      output_bytes: 1_000,
+    });
+    expect(answer).toMatchObject({ ok: false, error: { code: 'TIMEOUT' } });
   });
 
   it('leave a ledger in which every row proves itself', async () => {

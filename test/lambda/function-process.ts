@@ -34,6 +34,10 @@ export class FunctionProcess {
     this.ended = once(this.#child, 'close').then(([code]) => code);
   }
 
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
   async invoke(event: unknown): Promise<Invocation> {
     this.#child.stdin?.write(`${JSON.stringify(event)}\n`);
     const { value, done } = await this.#answers.next();

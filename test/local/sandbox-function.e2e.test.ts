@@ -36,11 +36,9 @@ async function api(method: string, path: string, body?: unknown) {
 async function executed(code: string, more: object = {}) {
   const { id } = await api('POST', '/api/spans', { entity_type: 'function', name: 'f', code });
   const { request_id } = await api('POST', '/api/execute', { span_id: id, input: { a: 20 }, max_attempts: 1, ...more });
-  let request: Record<string, unknown> = {};
-  await expect
-    .poll(async () => (request = await api('GET', `/api/requests/${request_id}`)).finished_at, { timeout: 15_000 })
-    .not.toBeNull();
-  return request;
+  const request = () => api('GET', `/api/requests/${request_id}`);
+  await expect.poll(async () => (await request()).finished_at, { timeout: 15_000 }).not.toBeNull();
+  return request();
 }
 
 describe('the local stack with untrusted code in a function of its own', () => {
