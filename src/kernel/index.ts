@@ -10,6 +10,9 @@
  * and this side's clock, memory poll and distrust of everything that comes back. What remains: a memory-corruption
  * fault of V8 has the rights of the user that started us, in a process without descriptors to begin with.
  *
+ * Untrusted code may as well run behind a function that is invoked (`sandbox/remote-child.ts`): the same children there,
+ * and nothing believed of what it answers.
+ *
  * This room decides nothing about whether code may run (Stage-0 does), and must never: hand a secret, a host object or
  * another compartment's child to code; await, inspect or print what came out of a context other than as JSON; read the
  * environment; know the ledger.
