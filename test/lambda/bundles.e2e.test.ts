@@ -227,7 +227,20 @@ const count = () =>
 describe('npm run build', () => {
   it('makes a bundle of at most 1 MB for each function, and a little more for those with the HTTP routes', () => {
     const withRoutes = [API, API_STREAM];
-    const names = [MIGRATE, SEED, STAGE0, OBSERVER, WORKER, AGENT, AUTHORIZER, TIMELINE, READER, SENDER, AUDITOR, SANDBOX];
+    const names = [
+      MIGRATE,
+      SEED,
+      STAGE0,
+      OBSERVER,
+      WORKER,
+      AGENT,
+      AUTHORIZER,
+      TIMELINE,
+      READER,
+      SENDER,
+      AUDITOR,
+      SANDBOX,
+    ];
     expect(built.map(({ name }) => name).sort()).toEqual([...names, ...withRoutes].sort());
     expect(FUNCTIONS.map(({ name }) => name)).toEqual(built.map(({ name }) => name));
     for (const { name, bundle_bytes, zip_bytes } of built) {
