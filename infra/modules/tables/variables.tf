@@ -1,0 +1,4 @@
+variable "name" {
+  description = "Beginning of every name."
+  type        = string
+}
