@@ -1,0 +1,3 @@
+output "vault_name" {
+  value = aws_backup_vault.this.name
+}
