@@ -197,7 +197,8 @@ resource "aws_lambda_alias" "live" {
   function_version = aws_lambda_function.this.version
 
   lifecycle {
-    ignore_changes = [function_version]
+    # The script notes in the description where it came from.
+    ignore_changes = [function_version, description]
   }
 }
 
