@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { build, type Plugin } from 'esbuild';
+import { type BuildOptions, build, type Plugin } from 'esbuild';
 import { type Zippable, zipSync } from 'fflate';
 import { buildConsole } from '../src/console/build.ts';
 
@@ -58,6 +58,28 @@ const WITHOUT_LOCALES: Plugin = {
     ),
 };
 
+/** How each is bundled. */
+export const BUNDLE = {
+  absWorkingDir: PROJECT,
+  outExtension: { '.js': '.mjs' },
+  bundle: true,
+  // What is imported lazily (the AWS SDK) becomes a file of its own; in one file its imports would all run at start.
+  splitting: true,
+  minify: true,
+  platform: 'node',
+  // The SDK as ES modules: as CommonJS, split off, it would have a default export and no names.
+  mainFields: ['module', 'main'],
+  target: 'node24',
+  format: 'esm',
+  sourcemap: 'external',
+  legalComments: 'none',
+  banner: { js: REQUIRE_BANNER },
+  // Optional parts of pg that this system never uses.
+  external: ['pg-native', 'cloudflare:sockets'],
+  plugins: [WITHOUT_LOCALES],
+  logLevel: 'warning',
+} satisfies BuildOptions;
+
 /** A zip's entries need some time; this is the first one the format knows. */
 const ZIP_TIME = new Date(1980, 0, 1);
 
@@ -74,28 +96,7 @@ async function writeConsole(folder: string): Promise<void> {
 
 async function buildFunction({ name, entry, beside }: FunctionBundle) {
   const folder = join(DIST, name);
-  await build({
-    absWorkingDir: PROJECT,
-    entryPoints: { index: entry },
-    outdir: folder,
-    outExtension: { '.js': '.mjs' },
-    bundle: true,
-    // What is imported lazily (the AWS SDK) becomes a file of its own; in one file its imports would all run at start.
-    splitting: true,
-    minify: true,
-    platform: 'node',
-    // The SDK as ES modules: as CommonJS, split off, it would have a default export and no names.
-    mainFields: ['module', 'main'],
-    target: 'node24',
-    format: 'esm',
-    sourcemap: 'external',
-    legalComments: 'none',
-    banner: { js: REQUIRE_BANNER },
-    // Optional parts of pg that this system never uses.
-    external: ['pg-native', 'cloudflare:sockets'],
-    plugins: [WITHOUT_LOCALES],
-    logLevel: 'warning',
-  });
+  await build({ ...BUNDLE, entryPoints: { index: entry }, outdir: folder });
   const scripts = (await readdir(folder)).filter((file) => file.endsWith('.mjs')).sort();
   const files: Zippable = {};
   for (const file of scripts) files[file] = await readFile(join(folder, file));

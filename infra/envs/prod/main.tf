@@ -29,7 +29,7 @@ module "loglineos" {
   requests_per_5_minutes = 10000
 
   postgres_version        = "18"
-  database_class          = "db.m8g.large"
+  database_class          = "db.m7g.large"
   database_connections    = 800
   database_storage_gb     = 100
   database_storage_gb_max = 1000

@@ -237,7 +237,7 @@ locals {
     loglineos-sandbox = {
       description = "Runs one piece of untrusted code"
       memory_mb   = 1769
-      timeout_s   = 75
+      timeout_s   = 90
       is_bare     = true
     }
   }

@@ -302,10 +302,13 @@ module "observability" {
   environment = var.environment
   functions = {
     for name, function in local.functions : name => {
-      timeout_s    = function.timeout_s
-      ends_itself  = try(function.ends_itself, false)
-      dead_letters = try(module.function[name].dead_letters.name, null)
+      timeout_s   = function.timeout_s
+      ends_itself = try(function.ends_itself, false)
     }
+  }
+  dead_letters = {
+    for name, function in local.functions : name => module.function[name].dead_letters.name
+    if try(function.rate, null) != null
   }
   rest_api_name        = module.rest_api.api_name
   websocket_api_id     = module.websocket_api.api_id

@@ -5,8 +5,6 @@ locals {
   namespace = "LogLineOS"
   roles     = toset(["observer", "request-worker", "policy-agent"])
 
-  dead_letters = { for name, function in var.functions : name => function.dead_letters if function.dead_letters != null }
-
   # What runs until its time is up is late when it is cut off; all else, when it comes near.
   duration_limits_ms = {
     for name, function in var.functions : name =>
@@ -298,7 +296,7 @@ resource "aws_cloudwatch_metric_alarm" "duration" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "dead_letters" {
-  for_each = local.dead_letters
+  for_each = var.dead_letters
 
   alarm_name          = "${var.name}-dead-letters-${each.key}"
   alarm_description   = "Invocations of ${each.key} failed: the queue has them, the log says why. Empty the queue afterwards."

@@ -9,8 +9,13 @@ variable "environment" {
 }
 
 variable "functions" {
-  description = "By name: their timeout, whether they work until shortly before it, and the queue of their failures."
-  type        = map(object({ timeout_s = number, ends_itself = bool, dead_letters = string }))
+  description = "By name: their timeout, and whether they work until shortly before it."
+  type        = map(object({ timeout_s = number, ends_itself = bool }))
+}
+
+variable "dead_letters" {
+  description = "Queues of the failures of those that a schedule starts, by the function's name."
+  type        = map(string)
 }
 
 variable "rest_api_name" {

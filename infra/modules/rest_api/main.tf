@@ -13,7 +13,7 @@ locals {
   # The same function, asked to answer bit by bit.
   # https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode-lambda.html
   stream_uri = replace(
-    replace(var.stream.invoke_arn, "/2015-03-31/", "/2021-11-15/"),
+    replace(var.stream.invoke_arn, "2015-03-31", "2021-11-15"),
     "/invocations", "/response-streaming-invocations",
   )
 
