@@ -108,7 +108,6 @@ const INTEGRATION = {
   type: 'aws_proxy',
   httpMethod: 'POST',
   uri: '${api_uri}',
-  passthroughBehavior: 'when_no_match',
   timeoutInMillis: 29_000,
 };
 
@@ -120,7 +119,8 @@ const STREAM_INTEGRATION = {
   timeoutInMillis: 900_000,
 };
 
-const ANY_RESPONSE = { default: { description: 'As /openapi.json says.' } };
+/** What a proxy integration answers is the function's own; OpenAPI wants one to be named. */
+const ANY_RESPONSE = { '200': { description: 'As /openapi.json says.' } };
 
 const AUTHORIZER = { type: 'request', authorizerUri: '${authorizer_uri}' };
 

@@ -33,9 +33,8 @@ locals {
 }
 
 resource "aws_api_gateway_rest_api" "this" {
-  name             = var.name
-  body             = local.body
-  fail_on_warnings = true
+  name = var.name
+  body = local.body
 
   endpoint_configuration {
     types = ["REGIONAL"]
