@@ -839,7 +839,6 @@ const RULES: Rule[] = [
       })(infra),
       ...failingFields('modules/rest_api', 'aws_api_gateway_rest_api', {
         body: '${local.body}',
-        fail_on_warnings: true,
       })(infra),
       ...failing(
         resourcesOf(

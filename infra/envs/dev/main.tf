@@ -18,11 +18,22 @@ module "loglineos" {
   jwt              = var.jwt
   cors_origins     = var.cors_origins
   enable_nat       = var.enable_nat
+  enable_schedules = var.enable_schedules
   enable_providers = var.enable_providers
   alarm_emails     = var.alarm_emails
 
   cidr_block              = "10.40.0.0/16"
+  endpoint_zones          = 1
   enable_sandbox_function = false
+  # The roles work around the clock: what they have is what this environment costs.
+  memory_mb = {
+    loglineos-observer        = 256
+    loglineos-request-worker  = 512
+    loglineos-policy-agent    = 512
+    loglineos-timeline-reader = 256
+    loglineos-timeline-sender = 256
+    loglineos-auditor         = 512
+  }
   # A fresh account has 10 containers and refuses to keep any.
   reserved_concurrency   = {}
   throttling             = { rate = 50, burst = 100 }

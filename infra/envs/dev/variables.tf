@@ -40,6 +40,12 @@ variable "login_password_version" {
   default     = 1
 }
 
+variable "enable_schedules" {
+  description = "Whether the schedules start anything: false while the ledger must rest."
+  type        = bool
+  default     = true
+}
+
 variable "alarm_emails" {
   description = "Who hears of alarms."
   type        = list(string)

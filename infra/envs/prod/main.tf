@@ -18,12 +18,15 @@ module "loglineos" {
   jwt              = var.jwt
   cors_origins     = var.cors_origins
   enable_nat       = var.enable_nat
+  enable_schedules = var.enable_schedules
   enable_providers = var.enable_providers
   alarm_emails     = var.alarm_emails
 
   cidr_block              = "10.41.0.0/16"
+  endpoint_zones          = 2
   enable_sandbox_function = true
-  # Kept for those that nothing may crowd out; null or absent where the account has too few.
+  memory_mb               = {}
+  # An account keeps 100 containers for all functions: with the usual 1,000, for instance { loglineos-sandbox = 300 }.
   reserved_concurrency   = {}
   throttling             = { rate = 500, burst = 1000 }
   requests_per_5_minutes = 10000

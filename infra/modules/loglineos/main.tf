@@ -116,12 +116,6 @@ data "aws_iam_policy_document" "operations_key" {
       type        = "Service"
       identifiers = ["cloudwatch.amazonaws.com"]
     }
-
-    condition {
-      test     = "StringEquals"
-      variable = "aws:SourceAccount"
-      values   = [data.aws_caller_identity.current.account_id]
-    }
   }
 }
 
@@ -133,6 +127,7 @@ module "network" {
   name                   = local.name
   cidr_block             = var.cidr_block
   enable_nat             = var.enable_nat
+  endpoint_zones         = var.endpoint_zones
   enable_lambda_endpoint = var.enable_sandbox_function
   artifact_bucket        = var.artifact_bucket
 }
@@ -202,7 +197,7 @@ module "function" {
   artifact_bucket = var.artifact_bucket
   artifact_key    = var.artifact_keys[each.key]
 
-  memory_mb            = each.value.memory_mb
+  memory_mb            = lookup(var.memory_mb, each.key, each.value.memory_mb)
   timeout_s            = each.value.timeout_s
   reserved_concurrency = lookup(var.reserved_concurrency, each.key, null)
   is_asynchronous      = try(each.value.rate, null) != null
@@ -285,7 +280,8 @@ module "waf" {
 module "schedules" {
   source = "../schedules"
 
-  name = local.name
+  name       = local.name
+  is_enabled = var.enable_schedules
   targets = {
     for name, function in local.functions : name => {
       rate             = function.rate

@@ -25,6 +25,16 @@ variable "runtime" {
   type        = string
 }
 
+variable "memory_mb" {
+  description = "MiB of functions that are to have others than in functions.tf, by name."
+  type        = map(number)
+}
+
+variable "enable_schedules" {
+  description = "Whether the schedules start anything: false while the ledger must rest."
+  type        = bool
+}
+
 variable "reserved_concurrency" {
   description = "Containers kept for functions, and at most, by name. A fresh account has too few to keep any."
   type        = map(number)
@@ -120,6 +130,11 @@ variable "cidr_block" {
 variable "enable_nat" {
   description = "A way to the internet for the functions beside the database."
   type        = bool
+}
+
+variable "endpoint_zones" {
+  description = "In how many of the two zones AWS's services have endpoints."
+  type        = number
 }
 
 variable "enable_sandbox_function" {

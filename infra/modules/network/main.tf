@@ -126,7 +126,7 @@ resource "aws_vpc_endpoint" "interface" {
   vpc_id              = aws_vpc.this.id
   vpc_endpoint_type   = "Interface"
   service_name        = "com.amazonaws.${local.region}.${each.key}"
-  subnet_ids          = aws_subnet.private[*].id
+  subnet_ids          = slice(aws_subnet.private[*].id, 0, var.endpoint_zones)
   security_group_ids  = [aws_security_group.endpoints.id]
   private_dns_enabled = true
   policy              = data.aws_iam_policy_document.interface_endpoint[each.key].json

@@ -13,6 +13,16 @@ variable "enable_nat" {
   type        = bool
 }
 
+variable "endpoint_zones" {
+  description = "In how many of the two zones the interface endpoints stand, each of which is paid for by the hour."
+  type        = number
+
+  validation {
+    condition     = contains([1, 2], var.endpoint_zones)
+    error_message = "1 or 2."
+  }
+}
+
 variable "enable_lambda_endpoint" {
   description = "Functions beside the database invoke another one: the sandbox."
   type        = bool

@@ -13,6 +13,7 @@ resource "aws_scheduler_schedule" "this" {
   name                = each.key
   group_name          = aws_scheduler_schedule_group.this.name
   schedule_expression = each.value.rate
+  state               = var.is_enabled ? "ENABLED" : "DISABLED"
 
   flexible_time_window {
     mode = "OFF"
