@@ -148,6 +148,19 @@ resource "aws_kms_alias" "secrets" {
   target_key_id = aws_kms_key.secrets.key_id
 }
 
+resource "aws_kms_key" "secrets_second_region" {
+  region = var.second_region
+
+  description             = "${local.name}: copies of the signing keys"
+  enable_key_rotation     = true
+  deletion_window_in_days = 30
+
+  lifecycle {
+    prevent_destroy = true
+  }
+}
+
+# With a copy in the second region: a ledger that is restored there is of no use to who cannot sign for it.
 resource "aws_secretsmanager_secret" "keys" {
   for_each = {
     root     = "Signs kernels, manifest and policies of the system; read by loglineos-seed alone"
@@ -159,6 +172,11 @@ resource "aws_secretsmanager_secret" "keys" {
   description             = each.value
   kms_key_id              = aws_kms_key.secrets.arn
   recovery_window_in_days = 30
+
+  replica {
+    region     = var.second_region
+    kms_key_id = aws_kms_key.secrets_second_region.arn
+  }
 
   lifecycle {
     prevent_destroy = true

@@ -288,7 +288,7 @@ locals {
     # Never to delete: what the auditor saw stays.
     keep_anchors = {
       sid       = "KeepAnchors"
-      actions   = ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
+      actions   = ["dynamodb:GetItem", "dynamodb:UpdateItem"]
       resources = [module.tables.audit_table_arn]
     }
   }

@@ -43,9 +43,10 @@ locals {
       actions   = ["s3:GetObject"]
       resources = ["${local.aws}:s3:::${var.artifact_bucket}/*"]
     }
+    # The auditor's anchors.
     dynamodb = {
-      actions   = ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"]
-      resources = ["${local.aws}:dynamodb:${local.region}:${local.account}:table/${var.name}-*"]
+      actions   = ["dynamodb:GetItem", "dynamodb:UpdateItem"]
+      resources = ["${local.aws}:dynamodb:${local.region}:${local.account}:table/${var.name}-audit"]
     }
   }
 }
