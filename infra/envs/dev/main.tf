@@ -34,8 +34,7 @@ module "loglineos" {
     loglineos-timeline-sender = 256
     loglineos-auditor         = 512
   }
-  # A fresh account has 10 containers and refuses to keep any.
-  reserved_concurrency   = {}
+  reserved_concurrency   = var.reserved_concurrency
   throttling             = { rate = 50, burst = 100 }
   requests_per_5_minutes = 2000
 

@@ -40,6 +40,12 @@ variable "login_password_version" {
   default     = 1
 }
 
+variable "reserved_concurrency" {
+  description = "Containers kept for functions, and at most, by name; 0 stops one. AWS keeps 100 of an account's for all others."
+  type        = map(number)
+  default     = {}
+}
+
 variable "enable_schedules" {
   description = "Whether the schedules start anything: false while the ledger must rest."
   type        = bool

@@ -26,10 +26,9 @@ module "loglineos" {
   endpoint_zones          = 2
   enable_sandbox_function = true
   memory_mb               = {}
-  # An account keeps 100 containers for all functions: with the usual 1,000, for instance { loglineos-sandbox = 300 }.
-  reserved_concurrency   = {}
-  throttling             = { rate = 500, burst = 1000 }
-  requests_per_5_minutes = 10000
+  reserved_concurrency    = var.reserved_concurrency
+  throttling              = { rate = 500, burst = 1000 }
+  requests_per_5_minutes  = 10000
 
   postgres_version        = "18"
   database_class          = "db.m7g.large"
