@@ -3,11 +3,11 @@ import { createRequire } from 'node:module';
 import { join, relative } from 'node:path';
 
 /** Its types would bring those of browsers into every file. */
-const { parse } = createRequire(import.meta.url)('@cdktf/hcl2json') as {
+export const { parse: parseHcl } = createRequire(import.meta.url)('@cdktf/hcl2json') as {
   parse: (fileName: string, text: string) => Promise<Hcl>;
 };
 
-const INFRA = new URL('../../infra', import.meta.url).pathname;
+export const INFRA = new URL('../../infra', import.meta.url).pathname;
 
 /** Anything of HCL as JSON: blocks are lists, expressions are text in `${…}`. */
 // biome-ignore lint/suspicious/noExplicitAny: what is in it, each rule knows.
@@ -56,7 +56,7 @@ export async function readInfrastructure(): Promise<Infrastructure> {
   for (const entry of entries) {
     if (!entry.isFile() || !entry.name.endsWith('.tf')) continue;
     const folder = relative(INFRA, entry.parentPath);
-    const hcl = await parse(entry.name, await readFile(join(entry.parentPath, entry.name), 'utf8'));
+    const hcl = await parseHcl(entry.name, await readFile(join(entry.parentPath, entry.name), 'utf8'));
     for (const [kind, list] of [
       ['resource', infra.resources],
       ['data', infra.data],
