@@ -129,8 +129,15 @@ function sampleOf(variable: string, n: number): string {
   if (variable.endsWith('_ARN')) return `arn:aws:secretsmanager:eu-central-1:123456789012:secret:s${n}`;
   if (variable.startsWith('TRUSTED_') || variable === 'OVERRIDE_PUBLIC_KEY') return `${n}`.repeat(64);
   if (/^LOGLINEOS_JWT_(ISSUER|JWKS_URI)$|_ENDPOINT$|_ORIGINS$/.test(variable)) return `https://host${n}.example`;
+  if (variable === JWKS)
+    return JSON.stringify({ keys: [{ kid: `key${n}`, kty: 'OKP', crv: 'Ed25519', x: PUBLIC_KEY }] });
   return `value${n}`;
 }
+
+/** Said or asked for: one of the two. */
+const [JWKS, JWKS_URI] = ['LOGLINEOS_JWT_JWKS', 'LOGLINEOS_JWT_JWKS_URI'];
+/** RFC 8037, appendix A.2. */
+const PUBLIC_KEY = '11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo';
 
 /** The readers of configurations, by name. */
 const READERS = new Map<string, unknown>(Object.entries(config));
@@ -161,8 +168,10 @@ function configurationOf(sources: Sources) {
   return {
     required,
     /** Whether another value of it is another configuration. */
-    reads: (given: string[], variable: string) =>
-      read(envOf(given)) !== read({ ...envOf(given), [variable]: sampleOf(variable, 2) }),
+    reads: (given: string[], variable: string) => {
+      const env = envOf(given.filter((name) => name !== (variable === JWKS ? JWKS_URI : JWKS)));
+      return read(env) !== read({ ...env, [variable]: sampleOf(variable, 2) });
+    },
   };
 }
 

@@ -59,11 +59,12 @@ variable "alarm_emails" {
 }
 
 variable "jwt" {
-  description = "Issuer whose JWTs count; null for API tokens alone."
+  description = "Issuer whose JWTs count; null for API tokens alone. Its keys are in jwks (JSON), or fetched: enable_nat."
   type = object({
     issuer       = string
     audience     = string
     jwks_uri     = optional(string)
+    jwks         = optional(string)
     user_claim   = optional(string)
     tenant_claim = optional(string)
     scopes_claim = optional(string)

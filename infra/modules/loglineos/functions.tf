@@ -56,6 +56,7 @@ locals {
         LOGLINEOS_JWT_ISSUER       = local.jwt.issuer
         LOGLINEOS_JWT_AUDIENCE     = local.jwt.audience
         LOGLINEOS_JWT_JWKS_URI     = local.jwt.jwks_uri
+        LOGLINEOS_JWT_JWKS         = local.jwt.jwks
         LOGLINEOS_JWT_USER_CLAIM   = local.jwt.user_claim
         LOGLINEOS_JWT_TENANT_CLAIM = local.jwt.tenant_claim
         LOGLINEOS_JWT_SCOPES_CLAIM = local.jwt.scopes_claim
@@ -152,6 +153,7 @@ locals {
         LOGLINEOS_JWT_ISSUER       = local.jwt.issuer
         LOGLINEOS_JWT_AUDIENCE     = local.jwt.audience
         LOGLINEOS_JWT_JWKS_URI     = local.jwt.jwks_uri
+        LOGLINEOS_JWT_JWKS         = local.jwt.jwks
         LOGLINEOS_JWT_USER_CLAIM   = local.jwt.user_claim
         LOGLINEOS_JWT_TENANT_CLAIM = local.jwt.tenant_claim
         LOGLINEOS_JWT_SCOPES_CLAIM = local.jwt.scopes_claim
@@ -175,6 +177,7 @@ locals {
         LOGLINEOS_JWT_ISSUER       = local.jwt.issuer
         LOGLINEOS_JWT_AUDIENCE     = local.jwt.audience
         LOGLINEOS_JWT_JWKS_URI     = local.jwt.jwks_uri
+        LOGLINEOS_JWT_JWKS         = local.jwt.jwks
         LOGLINEOS_JWT_USER_CLAIM   = local.jwt.user_claim
         LOGLINEOS_JWT_TENANT_CLAIM = local.jwt.tenant_claim
         LOGLINEOS_JWT_SCOPES_CLAIM = local.jwt.scopes_claim

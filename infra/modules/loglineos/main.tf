@@ -43,6 +43,7 @@ locals {
     issuer       = try(var.jwt.issuer, null)
     audience     = try(var.jwt.audience, null)
     jwks_uri     = try(var.jwt.jwks_uri, null)
+    jwks         = try(var.jwt.jwks, null)
     user_claim   = try(var.jwt.user_claim, null)
     tenant_claim = try(var.jwt.tenant_claim, null)
     scopes_claim = try(var.jwt.scopes_claim, null)

@@ -89,19 +89,20 @@ variable "login_password_version" {
 # ---- who may ask
 
 variable "jwt" {
-  description = "Issuer whose JWTs count; null for API tokens alone. Its keys are fetched over the internet: enable_nat."
+  description = "Issuer whose JWTs count; null for API tokens alone. Its keys are in jwks (JSON), or fetched over the internet: enable_nat."
   type = object({
     issuer       = string
     audience     = string
     jwks_uri     = optional(string)
+    jwks         = optional(string)
     user_claim   = optional(string)
     tenant_claim = optional(string)
     scopes_claim = optional(string)
   })
 
   validation {
-    condition     = var.jwt == null || var.enable_nat
-    error_message = "The keys of an issuer are reached with enable_nat only."
+    condition     = var.jwt == null || var.enable_nat || try(var.jwt.jwks, null) != null
+    error_message = "An issuer is asked for its keys with enable_nat only; else say them in jwks."
   }
 }
 
