@@ -38,7 +38,7 @@ export interface ApiTokenDraft {
  * @throws {AccessError} `SCOPE_NOT_YOURS`, naming the field.
  */
 export async function createApiToken(
-  stage0: Stage0,
+  stage0: Pick<Stage0, 'database' | 'signer' | 'tenantMasterKey' | 'now'>,
   caller: Caller,
   { name, scopes, expires_in_s: lifeS = LIFE_S }: ApiTokenDraft,
 ): Promise<ApiTokenView & { token: string }> {

@@ -1,6 +1,7 @@
 import { readSecretField } from '../aws/index.ts';
 import { AccessError } from '../errors.ts';
-import { createAuthenticator, createTickets, Denials, readCaller } from '../identity/index.ts';
+import { Fields, TEXT, TEXT_EXPECTED } from '../fields.ts';
+import { createApiToken, createAuthenticator, createTickets, Denials, readCaller } from '../identity/index.ts';
 import { Database } from '../ledger/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
 import { createSignerFromHex, requireKeyInUse } from '../span/index.ts';
@@ -19,6 +20,15 @@ export interface AuthorizerEvent {
   queryStringParameters?: Record<string, string | undefined> | null;
   path?: string | undefined;
   requestContext?: { routeKey?: string; identity?: { sourceIp?: string } };
+}
+
+/**
+ * What an operator asks by Invoke, which only IAM lets him: a token for somebody, while nobody has one yet who could make it
+ * by the API. API Gateway cannot ask that: all its events have a `methodArn`.
+ */
+export interface TokenEvent {
+  /** `user_id`, `tenant_id`, `name`, `scopes` separated by spaces, and `expires_in_s`: 90 days unless said. */
+  api_token: unknown;
 }
 
 export interface AuthorizerAnswer {
@@ -41,6 +51,10 @@ const room = onceUnlessItFails(async () => {
   requireKeyInUse(trustedKeys.runtime, signer);
   const authenticator = createAuthenticator({ database, trustedKeys, scheme: nodeEd25519, tenantMasterKey, now, jwt });
   return {
+    database,
+    signer,
+    tenantMasterKey,
+    now,
     authenticator,
     tickets: createTickets(tenantMasterKey, authenticator, now),
     denials: new Denials({ database, signer, now, log }),
@@ -49,13 +63,17 @@ const room = onceUnlessItFails(async () => {
 
 /**
  * `loglineos-authorizer`: lets nobody pass whom the API would not know. What he may do the API decides, which checks again:
- * so an answer that API Gateway keeps for a while lets nobody in, and it may be for all routes.
+ * so an answer that API Gateway keeps for a while lets nobody in, and it may be for all routes. And it makes the first token.
  *
  * @throws an error `Unauthorized`, which API Gateway makes a 401 of; any other is a 500.
  */
-export async function handler(event: AuthorizerEvent, context: InvocationContext): Promise<AuthorizerAnswer> {
+export async function handler(
+  event: AuthorizerEvent | TokenEvent,
+  context: InvocationContext,
+): Promise<AuthorizerAnswer | NewToken> {
   beginInvocation(context);
   try {
+    if (!('methodArn' in event)) return await createToken(event);
     const { authenticator, tickets, denials } = await room();
     try {
       const caller = await readCaller(authenticator, tickets, authorizationOf(event), ticketOf(event));
@@ -73,6 +91,21 @@ export async function handler(event: AuthorizerEvent, context: InvocationContext
   } catch (error) {
     throw error instanceof Unauthorized ? error : loggedFunctionError(error);
   }
+}
+
+type NewToken = Awaited<ReturnType<typeof createApiToken>>;
+
+async function createToken(event: TokenEvent): Promise<NewToken> {
+  const wish = new Fields(event, '').object('api_token');
+  const text = (name: string) => wish.text(name, TEXT, TEXT_EXPECTED);
+  const identity = { userId: text('user_id'), tenantId: text('tenant_id') };
+  const draft = {
+    name: text('name'),
+    scopes: text('scopes').split(' '),
+    expires_in_s: wish.has('expires_in_s') ? wish.wholeNumber('expires_in_s', 1) : undefined,
+  };
+  wish.end();
+  return createApiToken(await room(), { identity, scopes: ['*'], tokenId: null, expiresAt: null }, draft);
 }
 
 /** The message is what API Gateway looks at. */

@@ -2,8 +2,11 @@ import type { Identity, Row } from './database.ts';
 
 /** Spans one page may hold. */
 export const PAGE_MAX = 1_000;
-/** A page takes no further span once it has so many bytes: a thousand spans may have a thousand times as much as one. */
-const PAGE_BYTES_MAX = 8 * 1024 * 1024;
+/**
+ * A page takes no further span once it has so many bytes: a thousand spans may have a thousand times as much as one. With
+ * the last of them, and with the names of columns, it fits the 6 MB that a Lambda function may answer.
+ */
+const PAGE_BYTES_MAX = 4 * 1024 * 1024;
 
 /** Columns that spans are looked for by. */
 export type FilterColumn =

@@ -22,8 +22,8 @@ export interface Stage0 {
   log: (entry: Record<string, unknown>) => void;
 }
 
-export function appendContext(stage0: Stage0, identity: Identity): AppendContext {
-  return { identity, signer: stage0.signer, now: stage0.now };
+export function appendContext({ signer, now }: Pick<Stage0, 'signer' | 'now'>, identity: Identity): AppendContext {
+  return { identity, signer, now };
 }
 
 /** A boot that was announced: its boot_event is in the ledger, its execution is still to come. */

@@ -14,7 +14,7 @@ const CONTEXT = { functionName: 'loglineos-authorizer', awsRequestId: '1', getRe
 let installation: Installation;
 let manager: SecretsManager;
 let issuer: Issuer;
-let handler: (event: AuthorizerEvent, context: typeof CONTEXT) => Promise<AuthorizerAnswer>;
+let handler: typeof import('../../src/lambda/authorizer.ts').handler;
 const before = { ...process.env };
 beforeAll(async () => {
   installation = await Installation.create();
@@ -46,7 +46,8 @@ afterAll(async () => {
   await installation?.close();
 });
 
-const ask = (event: Partial<AuthorizerEvent>) => handler({ methodArn: ARN, ...event }, CONTEXT);
+const ask = async (event: Partial<AuthorizerEvent>) =>
+  (await handler({ methodArn: ARN, ...event }, CONTEXT)) as AuthorizerAnswer;
 const bearer = (token: string) => ({ headers: { authorization: `Bearer ${token}` } });
 const tokenOf = (scopes = ['spans:read', 'execute']) =>
   createApiToken(installation.stage0, callerOf(ALICE), { name: 'x', scopes });
@@ -118,5 +119,29 @@ describe('loglineos-authorizer', () => {
     );
     expect(spans.find(({ name }) => name === 'TOKEN_REVOKED').content.sources).toEqual({ '203.0.113.9': 1 });
     expect(JSON.stringify(spans)).not.toContain('guess');
+  });
+
+  it('makes a token for whom an operator names, and that one may make others', async () => {
+    const wish = { user_id: 'carol', tenant_id: 'cern', name: 'first', scopes: 'tokens:manage spans:read' };
+    const made = await handler({ api_token: wish }, CONTEXT);
+    const { token } = made as { token: string };
+    expect((await ask(bearer(token))).context).toMatchObject({ user_id: 'carol', tenant_id: 'cern' });
+    const { as } = openApi(installation.stage0);
+    await as(token).post('/api/tokens', { name: 'second', scopes: ['spans:read'] }, 201);
+
+    const count = await installation.count();
+    for (const [change, field] of [
+      [{ tenant_id: undefined }, 'api_token.tenant_id'],
+      [{ user_id: '' }, 'api_token.user_id'],
+      [{ expires_in_s: 0 }, 'api_token.expires_in_s'],
+      [{ scope: '*' }, 'api_token.scope'],
+    ] as const) {
+      const error = await handler({ api_token: { ...wish, ...change } }, CONTEXT).catch((reason: unknown) => reason);
+      expect((error as Error).message).toContain(field);
+    }
+    // What API Gateway sends is never taken for an operator's wish.
+    const forged = { methodArn: ARN, api_token: wish };
+    await expect(handler(forged, CONTEXT)).rejects.toThrow(/^Unauthorized$/);
+    expect(await installation.count()).toBe(count);
   });
 });

@@ -40,6 +40,12 @@ variable "login_password_version" {
   default     = 1
 }
 
+variable "restarts" {
+  description = "One higher, and every container is a new one: after a secret has changed that functions keep."
+  type        = number
+  default     = 0
+}
+
 variable "reserved_concurrency" {
   description = "Containers kept for functions, and at most, by name; 0 stops one. AWS keeps 100 of an account's for all others."
   type        = map(number)

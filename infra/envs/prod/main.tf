@@ -14,6 +14,7 @@ module "loglineos" {
   trusted_runtime_keys   = var.trusted_runtime_keys
   override_public_key    = var.override_public_key
   login_password_version = var.login_password_version
+  restarts               = var.restarts
 
   jwt              = var.jwt
   cors_origins     = var.cors_origins

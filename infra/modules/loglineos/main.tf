@@ -192,7 +192,7 @@ module "function" {
   for_each = local.functions
 
   name            = each.key
-  description     = each.value.description
+  description     = var.restarts == 0 ? each.value.description : "${each.value.description} (${var.restarts})"
   role_prefix     = local.name
   runtime         = var.runtime
   artifact_bucket = var.artifact_bucket

@@ -86,6 +86,12 @@ variable "login_password_version" {
   type        = number
 }
 
+variable "restarts" {
+  description = "How often every container was to be a new one; it stands in the functions' descriptions, so each is a new version."
+  type        = number
+  default     = 0
+}
+
 # ---- who may ask
 
 variable "jwt" {
