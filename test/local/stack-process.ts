@@ -26,10 +26,10 @@ export class Program {
 
   constructor(script: string, args: string[], env: NodeJS.ProcessEnv) {
     const startedAt = Date.now();
-    const { PATH, HOME } = process.env;
+    const { PATH, HOME, NODE_COMPILE_CACHE } = process.env;
     this.child = spawn(process.execPath, [script, ...args], {
       cwd: PROJECT,
-      env: { PATH, HOME, ...env },
+      env: { PATH, HOME, NODE_COMPILE_CACHE, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.child.stdout?.on('data', (chunk) => {
