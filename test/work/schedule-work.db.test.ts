@@ -216,8 +216,16 @@ describe('the observer', () => {
     await until(async () => (await requestsOf(ids.at(-1) as string)).length > 0, 20_000);
     const id = await appendScheduled({ schedule: 'PT1S' }, {}, BOB);
     await until(async () => (await requestsOf(id)).length >= 6, 20_000);
-    const late = (await requestsOf(id)).map(({ at, scheduled_at }) => at.getTime() - scheduled_at.getTime());
-    expect(late.reduce((sum, ms) => sum + ms) / late.length, `ms late: ${late}`).toBeLessThan(500);
+    const requests = await requestsOf(id);
+    const others: AnyJson[] = await installation.spans(
+      "entity_type = 'request' and seq = 0 and tenant_id = 'many' and at between $1 and $2",
+      [requests.at(0)?.at, requests.at(-1)?.at],
+    );
+    const [late, othersLate] = [requests, others].map(
+      (all) => all.reduce((sum, { at, scheduled_at }) => sum + at.getTime() - scheduled_at.getTime(), 0) / all.length,
+    ) as [number, number];
+    // On a slow machine the many are more than it can do in a second: they wait for each other, and only for each other.
+    expect(late, `ms late, the others ${othersLate}`).toBeLessThan(Math.max(500, othersLate / 3));
     await change(id, null, { status: 'active' }, BOB);
     await append(
       installation,
