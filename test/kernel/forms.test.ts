@@ -44,6 +44,13 @@ describe.each(WAYS)('untrusted code %s', (way) => {
       expect(await output('return span.a', 'on')).toBe(1);
     });
 
+    it('runs it whatever it and its tenant are called, in however many words', async () => {
+      for (const name of ['', 'n'.repeat(10_000), 'one\ntwo', '\ud800']) {
+        const job = untrusted('return span.b', { entry: 'on', fileName: `${name}.js`, compartment: `tenant:${name}` });
+        expect(await sandbox.run(job)).toMatchObject({ ok: true, output: 2 });
+      }
+    });
+
     it('keeps modules strict and bodies as they were written', async () => {
       expect(await output('export default function () { return this === undefined }')).toBe(true);
       expect(await output('total = input.a; return total')).toBe(1);

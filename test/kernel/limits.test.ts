@@ -44,6 +44,23 @@ describe.each(WAYS)('untrusted code %s', (way) => {
       expect(await sandbox.run(text(501))).toMatchObject(failed('OUTPUT_TOO_LARGE', /1002 bytes/));
     });
 
+    it('of output counts them as whoever passes the result on writes them', async () => {
+      const numbers = (count: number, text: string) =>
+        untrusted(`return Array.from({ length: ${count} }, () => JSON.rawJSON('${text}'))`);
+      expect(await sandbox.run(numbers(4_000, '1e20'))).toMatchObject({ ok: true });
+      // 25,001 bytes as the child sends them, and 110,001 here.
+      expect(await sandbox.run(numbers(5_000, '1e20'))).toMatchObject(failed('OUTPUT_TOO_LARGE', /100000 bytes/));
+    });
+
+    it('of nesting is met long before a stack on the way is too short', async () => {
+      const nested = (levels: number) =>
+        untrusted(`let v = 1; for (let n = 0; n < ${levels}; n += 1) v = { '"\\\\': v }; return v`);
+      expect(await sandbox.run(nested(500))).toMatchObject({ ok: true });
+      for (const levels of [501, 1_000, 2_000, 2_200, 2_400, 2_600, 2_800, 3_000, 4_000, 10_000]) {
+        expect(await sandbox.run(nested(levels))).toMatchObject(failed('THREW'));
+      }
+    });
+
     it('is refused when it is no number, instead of being none', async () => {
       for (const name of ['timeoutMs', 'memoryMb', 'outputBytes', 'calls'] as const) {
         const job = untrusted('return 1', { limits: { [name]: Number.NaN } });
@@ -74,6 +91,10 @@ describe.each(WAYS)('untrusted code %s', (way) => {
       const text = "return 'x'.repeat(300)";
       expect(await each(text, 3, { limits: { outputBytes: 1000 } })).toMatchObject({ ok: true });
       expect(await each(text, 4, { limits: { outputBytes: 1000 } })).toMatchObject(failed('OUTPUT_TOO_LARGE'));
+      const numbers = (count: number) =>
+        each("return JSON.rawJSON('1e20')", count, { limits: { outputBytes: 10_000 } });
+      expect(await numbers(300)).toMatchObject({ ok: true });
+      expect(await numbers(400)).toMatchObject(failed('OUTPUT_TOO_LARGE'));
       const keep = 'const kept = [];\nexport default () => void kept.push(new Uint8Array(2e7).fill(1))';
       expect(await each(keep, 2)).toMatchObject({ ok: true });
       expect(await each(keep, 90)).toMatchObject(failed('MEMORY'));

@@ -109,9 +109,6 @@ describe('an answer that cannot be a result', () => {
     ['is no UTF-8', ok, (_request, response) => response.end(Buffer.from([0x22, 0xff])), /not JSON/],
     ['is null', ok, json(null), /no measures/],
     ['is a list', ok, json([]), /no measures/],
-    ['is too large', ok, result('x'.repeat(200_000)), /more than 101024 bytes/],
-    ['is much too large', ok, text('['.repeat(9_000_000)), /more than 101024 bytes/],
-    ['has a result a little above its limit', ok, result('x'.repeat(99_999)), /above its limit/],
     ['has no measures', ok, json({ ok: true, output: 1 }), /no measures/],
     ['has a negative time', ok, json({ ok: true, output: 1, ...MEASURES, duration_ms: -1 }), /no measures/],
     ['has a time that is text', ok, json({ ok: true, output: 1, ...MEASURES, duration_ms: '1' }), /no measures/],
@@ -147,6 +144,22 @@ describe('an answer that cannot be a result', () => {
   it.each(ODDITIES)('is not the fault of the code: one that %s', async (_what, job, told, message) => {
     answer = told;
     await expect(run(job)).rejects.toMatchObject(unavailable(message));
+    expect(events).toHaveLength(1);
+  });
+
+  const numbers = (value: string) => text(`{"ok":true,"output":${value},"duration_ms":0,"memory_bytes":0}`);
+  const LARGE: [string, SandboxJob, Answer][] = [
+    ['is too large', ok, result('x'.repeat(200_000))],
+    ['is much too large', ok, text('['.repeat(9_000_000))],
+    ['is too large an error', ok, error({ code: 'THREW', message: 'x'.repeat(200_000) })],
+    ['has a result a little above its limit', ok, result('x'.repeat(99_999))],
+    ['has a result that is above it when it is written again', ok, numbers(`[${Array(5_000).fill('1e20')}]`)],
+    ['has such answers for items', each, numbers(`[{"value":[${Array(5_000).fill('1e20')}]},{"value":1}]`)],
+  ];
+  it.each(LARGE)('is what the code did, so that it is not run for ever: one that %s', async (_what, job, told) => {
+    answer = told;
+    const error = { code: 'OUTPUT_TOO_LARGE', message: 'output: at most 100000 bytes of JSON' };
+    expect(await run(job)).toEqual({ ok: false, error, durationMs: expect.any(Number), memoryBytes: 0 });
     expect(events).toHaveLength(1);
   });
 

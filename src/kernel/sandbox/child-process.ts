@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { InputError, LogLineError, UpstreamError } from '../../errors.ts';
 import { SYSTEM_CALLS } from '../contract.ts';
 import type { LimitCode, SandboxError, SandboxJob, SandboxResult } from './job.ts';
-import { answersEach, itemsOf, parsedFrame } from './json.ts';
+import { answersEach, isNestedAtMost, itemsOf, jsonBytes, parsedFrame } from './json.ts';
 import {
   ANSWER_CHARS_MAX,
   CALLS_FRAME_BYTES_MAX,
@@ -17,6 +17,7 @@ import {
   CHILD_DESCRIPTORS_MAX,
   ERROR_FRAME_BYTES_MAX,
   MEMORY_MB_MIN,
+  RESULT_DEPTH_MAX,
   RUN_FRAME_BYTES_MAX,
   START_MS_MAX,
   UUIDS_AT_START,
@@ -247,8 +248,7 @@ export class SandboxChild implements PoolChild {
       case 'O':
         if (frame.length - 5 > run.job.limits.outputBytes) return this.#oddity('a result above its limit');
         if (run.items !== undefined && !answersEach(body, run.items)) return this.#oddity('no answer for each item');
-        // A run may end between two looks of the poll: here is the last one.
-        return this.#exceedsMemory(run) ? this.#failForMemory(run) : this.#finish({ ok: true, output: body ?? null });
+        return this.#result(run, body ?? null);
       case 'C':
         return this.#calls(run, body);
       case 'E':
@@ -260,10 +260,24 @@ export class SandboxChild implements PoolChild {
       case 'N':
         return this.#limit('TIMEOUT', 'time: waits for a promise that never settles');
       case 'B':
-        return this.#limit('OUTPUT_TOO_LARGE', `output: at most ${run.job.limits.outputBytes} bytes of JSON`);
+        return this.#failForOutput(run);
       default:
         return this.#oddity(`unknown frame ${JSON.stringify(kind)}`);
     }
+  }
+
+  #result(run: Run, output: unknown): void {
+    const { trust, limits } = run.job;
+    // A run may end between two looks of the poll: here is the last one.
+    if (this.#exceedsMemory(run)) return this.#failForMemory(run);
+    if (trust === 'untrusted') {
+      if (!isNestedAtMost(RESULT_DEPTH_MAX, output)) {
+        return this.#fail('THREW', `the result is nested deeper than ${RESULT_DEPTH_MAX} levels`);
+      }
+      // Whoever passes it on writes it again.
+      if (jsonBytes(output) > limits.outputBytes) return this.#failForOutput(run);
+    }
+    this.#finish({ ok: true, output });
   }
 
   #calls(run: Run, body: unknown) {
@@ -334,6 +348,10 @@ export class SandboxChild implements PoolChild {
 
   #failForMemory(run: Run): void {
     this.#failAndKill('MEMORY', `memory: at most ${run.memoryBytesMax / MB} MB more than at the start`);
+  }
+
+  #failForOutput(run: Run): void {
+    this.#limit('OUTPUT_TOO_LARGE', `output: at most ${run.job.limits.outputBytes} bytes of JSON`);
   }
 
   #failAndKill(code: LimitCode, message: string): void {

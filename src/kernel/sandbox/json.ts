@@ -14,6 +14,17 @@ function withoutProto(value: unknown): unknown {
   return value;
 }
 
+/** UTF-8 bytes of a value as JSON. The text it came as may be shorter: `1e20`, which `JSON.rawJSON` lets code write, is 21. */
+export function jsonBytes(value: unknown): number {
+  return Buffer.byteLength(JSON.stringify(value));
+}
+
+/** Whether lists and objects lie in each other at most so deep. */
+export function isNestedAtMost(levels: number, value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return true;
+  return levels > 0 && Object.values(value).every((item) => isNestedAtMost(levels - 1, item));
+}
+
 /** The items of a job with `each`. @throws {TypeError} */
 export function itemsOf(input: unknown): unknown[] {
   const { items } = input as { items: unknown };

@@ -15,6 +15,12 @@ export const REMOTE_JOB_BYTES_MAX = 6 * 1024 * 1024;
 /** Room for what an answer of that function says beside the result. */
 export const RESULT_HEAD_BYTES_MAX = 1024;
 
+/**
+ * Levels of lists and objects in a result of untrusted code. Far more than a span holds, far less than what some stack on
+ * the way, here or in the runtime of that function, is too short for.
+ */
+export const RESULT_DEPTH_MAX = 500;
+
 /** What such an answer may take beyond the time of the run: the way there and back, and the start of a container. */
 export const REMOTE_START_MS_MAX = 10_000;
 

@@ -2,7 +2,7 @@ import { InputError, UpstreamError } from '../../errors.ts';
 import { Fields } from '../../fields.ts';
 import { parseJson } from '../../span/json.ts';
 import type { LimitCode, SandboxError, SandboxJob, SandboxResult } from './job.ts';
-import { answersEach, itemsOf, parsedFrame } from './json.ts';
+import { answersEach, itemsOf, jsonBytes, parsedFrame } from './json.ts';
 import { ERROR_FRAME_BYTES_MAX, REMOTE_JOB_BYTES_MAX, RESULT_HEAD_BYTES_MAX } from './limits.ts';
 
 /** How one run of untrusted code goes there: as the event of an invocation. Always of untrusted code, which is why it does not say so. */
@@ -69,10 +69,10 @@ export function readRemoteJob(event: unknown): SandboxJob {
   const entry = fields.text('entry', /^(function|on)$/, 'function or on') as RemoteJob['entry'];
   const job: SandboxJob = {
     trust: 'untrusted',
-    compartment: fields.text('compartment', /^.{1,300}$/s, 'text of 1 to 300 characters'),
+    compartment: fields.text('compartment', /^/, 'text'),
     code: fields.text('code', /^/, 'text'),
     codeHash: '', // names scripts of kernels only
-    fileName: fields.text('file_name', /^.{1,300}$/s, 'text of 1 to 300 characters'),
+    fileName: fields.text('file_name', /^/, 'text'),
     entry,
     ...(fields.any('each') === true ? { each: true } : {}),
     input: readInput(fields.text('input', /^/, 'text')),
@@ -105,7 +105,7 @@ const CODES = new Set<LimitCode>(['TIMEOUT', 'MEMORY', 'OUTPUT_TOO_LARGE', 'CODE
 /**
  * The result that an answer tells, believed as little as a child: code that took over the process there may have written
  * it. It can be wrong about how the run went, and nothing else: no field but these, no prototype, no size beyond the
- * limits, no time beyond what passed here.
+ * limits (which is `OUTPUT_TOO_LARGE`, as it would be there), no time beyond what passed here.
  *
  * @param elapsedMs since it was asked.
  * @throws {UpstreamError} `SANDBOX_UNAVAILABLE`: it is no such answer.
@@ -113,7 +113,9 @@ const CODES = new Set<LimitCode>(['TIMEOUT', 'MEMORY', 'OUTPUT_TOO_LARGE', 'CODE
 export function readRemoteResult(text: string, job: SandboxJob, elapsedMs: number): SandboxResult {
   const bytesMax = Math.max(job.limits.outputBytes, ERROR_FRAME_BYTES_MAX) + RESULT_HEAD_BYTES_MAX;
   // A character has at least one byte; counting is for those that may still fit.
-  if (text.length > bytesMax || Buffer.byteLength(text) > bytesMax) throw oddity(`more than ${bytesMax} bytes`);
+  if (text.length > bytesMax || Buffer.byteLength(text) > bytesMax) {
+    return { ok: false, error: tooLarge(job), durationMs: elapsedMs, memoryBytes: 0 };
+  }
   let answer: unknown;
   try {
     answer = parsedFrame(text);
@@ -127,7 +129,7 @@ export function readRemoteResult(text: string, job: SandboxJob, elapsedMs: numbe
   const measures = { durationMs: Math.min(duration_ms, elapsedMs), memoryBytes: Math.max(0, memory_bytes as number) };
   if (ok === false) return { ok, error: readError(error, job), ...measures };
   if (ok !== true) throw oddity('no result');
-  if (Buffer.byteLength(JSON.stringify(output)) > job.limits.outputBytes) throw oddity('a result above its limit');
+  if (jsonBytes(output) > job.limits.outputBytes) return { ok: false, error: tooLarge(job), ...measures };
   if (job.each && !answersEach(output, itemsOf(job.input).length)) throw oddity('no answer for each item');
   return { ok, output, ...measures };
 }
@@ -141,6 +143,10 @@ function readError(value: unknown, job: SandboxJob): SandboxError {
   const lines = job.code.split('\n').length;
   if (Number.isSafeInteger(line) && (line as number) > 0) error.line = Math.min(line as number, lines);
   return error;
+}
+
+function tooLarge({ limits }: SandboxJob): SandboxError {
+  return { code: 'OUTPUT_TOO_LARGE', message: `output: at most ${limits.outputBytes} bytes of JSON` };
 }
 
 /**
