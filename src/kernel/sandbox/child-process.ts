@@ -266,7 +266,7 @@ export class SandboxChild implements PoolChild {
     }
   }
 
-  #result(run: Run, output: unknown): void {
+  #result(run: Run, output: unknown) {
     const { trust, limits } = run.job;
     // A run may end between two looks of the poll: here is the last one.
     if (this.#exceedsMemory(run)) return this.#failForMemory(run);

@@ -36,8 +36,8 @@ interface Run {
  * A child elsewhere: one invocation at a time of a function that runs untrusted code. It has no state to keep apart, so
  * it costs nothing to start one; the processes that belong to tenants are behind the function.
  *
- * What fails on the way, or is answered and cannot be a result, is never the code's doing: it rejects, and the job is as
- * if it had not run.
+ * What fails on the way, or is answered and cannot be a result, is never the code's doing, unless it is too large: it
+ * rejects, and the job is as if it had not run.
  */
 export class RemoteChild implements PoolChild {
   compartment: string | undefined;
