@@ -557,7 +557,8 @@ function thrownError(body: unknown, job: SandboxJob): SandboxError {
 
 function syntaxError(body: unknown, job: SandboxJob): SandboxError {
   const { message, line } = (body ?? {}) as Record<string, unknown>;
-  const error: SandboxError = { code: 'CODE_INVALID', message: `${message}` };
+  const said = typeof message === 'string' ? message : 'it does not compile';
+  const error: SandboxError = { code: 'CODE_INVALID', message: said };
   // An error at the very end is found in our suffix, one line below the last of the code.
   if (typeof line === 'number' && line > 0) error.line = Math.min(line, job.code.split('\n').length);
   return error;
