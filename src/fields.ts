@@ -74,10 +74,11 @@ export class Fields {
     return value.map((_item, i) => read(items, String(i)));
   }
 
-  wholeNumber(name: string, min: number): number {
+  wholeNumber(name: string, min: number, max = Number.MAX_SAFE_INTEGER): number {
     const value = this.#required(name);
-    if (!Number.isSafeInteger(value) || (value as number) < min) {
-      throw invalid(this.#at(name), `expected a whole number of at least ${min}`);
+    if (!Number.isSafeInteger(value) || (value as number) < min || (value as number) > max) {
+      const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
+      throw invalid(this.#at(name), `expected a whole number ${range}`);
     }
     return value as number;
   }

@@ -14,6 +14,9 @@ import { appendContext, derivedId, type Stage0 } from '../stage0/index.ts';
 import { IDEMPOTENCY_KEY } from './input.ts';
 import { checkStorable, readDrafts } from './span-drafts.ts';
 
+/** Spans of one request that may come signed: each is proved before the next request has its turn. */
+const SIGNED_MAX = 100;
+
 /**
  * Append the spans of a client, in his name: one, or a batch.
  *
@@ -21,8 +24,10 @@ import { checkStorable, readDrafts } from './span-drafts.ts';
  * the others find the places taken and answer the same. So all of it is new spans: one that names an id, or a later seq,
  * is refused under a key.
  *
- * A span that its author has signed, by a key that is trusted here, is proved and stored as it was sent.
+ * A span that its author has signed, by a key that is trusted here, is proved and stored as it was sent: at most 100 in
+ * one request.
  *
+ * @throws {InputError} `BATCH_SIZE`
  * @throws {AccessError} `SCOPE_MISSING`: what is appended runs by itself, and the caller may execute nothing.
  * @throws {ConflictError} `IDEMPOTENCY_KEY_REUSED`: under this key something else was appended.
  * @throws {IntegrityError} `HASH_MISMATCH`, `SIGNATURE_INVALID`, `KEY_NOT_TRUSTED`: of a span that came signed.
@@ -36,6 +41,9 @@ export async function append(
   const checkSealed = (span: SealedSpan) => stage0.verifier.proveSealed(span);
   const context = { ...appendContext(stage0, caller.identity), checkSealed };
   const { drafts, isBatch } = await readDrafts(body, caller.identity);
+  const signed = drafts.filter(({ signature }) => signature != null).length;
+  if (signed > SIGNED_MAX)
+    throw new InputError('BATCH_SIZE', `a request takes at most ${SIGNED_MAX} signed spans, this has ${signed}`);
   if (drafts.some(runsByItself)) requireScope(caller, 'execute');
   const appending =
     key === undefined

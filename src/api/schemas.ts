@@ -1,5 +1,6 @@
 import { z } from '@hono/zod-openapi';
 import { INSTANT_EXPECTED, TEXT, TEXT_EXPECTED, toInstant, UUID } from '../fields.ts';
+import { API_TOKEN_LIFE_MAX_S } from '../identity/api-tokens.ts';
 import { isScope, SCOPE_EXPECTED } from '../identity/scopes.ts';
 import { PAGE_MAX, QUEUE_STATES } from '../ledger/index.ts';
 import { COLUMN_TYPES, type ColumnName, isUuid, type Json, type Span, type StoredSpan } from '../span/index.ts';
@@ -168,7 +169,7 @@ const SpanDraftSchema = z
       'What is appended. With the `id` of a span it becomes its next version, without one it is a new span. `who`, ' +
       '`at`, `owner_id` and `tenant_id` are the caller’s and may be left out; `visibility` is private unless said. ' +
       'A span that you sign yourself comes whole, with `public_key` and `signature`, and is stored as it is; the key must ' +
-      'be one that this system trusts.',
+      'be one that this system trusts. One request takes at most 100 of these.',
   }) as unknown as z.ZodType<Span & { entity_type: string }>;
 
 export const AppendBody = z
@@ -449,7 +450,7 @@ export const TokenBody = object({
     .min(1)
     .max(50)
     .openapi({ description: 'Not more than the caller has.' }),
-  expires_in_s: wholeNumber(1, 315_360_000).optional().openapi({ description: '90 days if not said.' }),
+  expires_in_s: wholeNumber(1, API_TOKEN_LIFE_MAX_S).optional().openapi({ description: '90 days if not said.' }),
 }).openapi('TokenDraft');
 export const TokenSchema = z
   .object({

@@ -6,6 +6,7 @@ import {
   readLatestVersions,
   readTimeline,
   readTimelineEnd,
+  readVersion,
   readVersionsFrom,
   type SpanFilter,
   TIMELINE_START,
@@ -144,11 +145,12 @@ export function spanRoutes(stage0: Stage0, trustedKeys: TrustedKeys): OpenAPIHon
     async ({ params: { id }, query: { after, limit } }, c) => {
       const identity = c.get('identity');
       return proofs.pass(identity.tenantId, async () => {
-        // With the version that the page's first one is linked to.
-        const [from, count] = after === undefined ? [0, limit] : [after, limit + 1];
-        const { versions, next } = await readVersionsFrom(stage0.database, identity, id, from, count);
+        const from = after === undefined ? 0 : after + 1;
+        const { versions, next } = await readVersionsFrom(stage0.database, identity, id, from, limit);
         if (versions.length === 0) await requireSpan(stage0, identity, id);
-        const before = versions[0]?.seq === after ? versions.shift() : undefined;
+        // What the first one is linked to is read by itself: as a row of the page it could fill it alone.
+        const isLinked = after !== undefined && versions.length > 0;
+        const before = isLinked ? await readVersion(stage0.database, identity, id, after) : undefined;
         return { id, ...(await prove(versions, before, trustedKeys, stage0)), next };
       });
     },

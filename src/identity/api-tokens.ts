@@ -12,6 +12,8 @@ const ENTITY_TYPE = 'api_token';
 
 const DAY_S = 24 * 60 * 60;
 const LIFE_S = 90 * DAY_S;
+/** Seconds that a token may last. */
+export const API_TOKEN_LIFE_MAX_S = 3_650 * DAY_S;
 
 /** A token as its owner sees it later: everything but the token. */
 export interface ApiTokenView {
@@ -25,7 +27,7 @@ export interface ApiTokenView {
 export interface ApiTokenDraft {
   name: string;
   scopes: string[];
-  /** 90 days unless said. */
+  /** 90 days unless said; at most `API_TOKEN_LIFE_MAX_S`. */
   expires_in_s?: number | undefined;
 }
 

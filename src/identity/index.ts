@@ -5,7 +5,7 @@
  * Authoritative for whom a credential speaks for. Fails closed: what cannot be proved speaks for nobody. Must never
  * remember that a token was good, nor let a token's bytes into a span, a log or an error.
  */
-export { createApiToken, listApiTokens, revokeApiToken } from './api-tokens.ts';
+export { API_TOKEN_LIFE_MAX_S, createApiToken, listApiTokens, revokeApiToken } from './api-tokens.ts';
 export { createAuthenticator } from './authenticator.ts';
 export type { Authenticator, Caller } from './caller.ts';
 export { readCaller } from './credential.ts';

@@ -1,7 +1,14 @@
 import { readSecretField } from '../aws/index.ts';
 import { AccessError } from '../errors.ts';
 import { Fields, TEXT, TEXT_EXPECTED } from '../fields.ts';
-import { createApiToken, createAuthenticator, createTickets, Denials, readCaller } from '../identity/index.ts';
+import {
+  API_TOKEN_LIFE_MAX_S,
+  createApiToken,
+  createAuthenticator,
+  createTickets,
+  Denials,
+  readCaller,
+} from '../identity/index.ts';
 import { Database } from '../ledger/index.ts';
 import { nodeEd25519 } from '../span/ed25519-node.ts';
 import { createSignerFromHex, requireKeyInUse } from '../span/index.ts';
@@ -27,7 +34,7 @@ export interface AuthorizerEvent {
  * by the API. API Gateway cannot ask that: all its events have a `methodArn`.
  */
 export interface TokenEvent {
-  /** `user_id`, `tenant_id`, `name`, `scopes` separated by spaces, and `expires_in_s`: 90 days unless said. */
+  /** `user_id`, `tenant_id`, `name`, `scopes` separated by spaces, and `expires_in_s`: 90 days unless said, ten years at most. */
   api_token: unknown;
 }
 
@@ -102,7 +109,7 @@ async function createToken(event: TokenEvent): Promise<NewToken> {
   const draft = {
     name: text('name'),
     scopes: text('scopes').split(' '),
-    expires_in_s: wish.has('expires_in_s') ? wish.wholeNumber('expires_in_s', 1) : undefined,
+    expires_in_s: wish.has('expires_in_s') ? wish.wholeNumber('expires_in_s', 1, API_TOKEN_LIFE_MAX_S) : undefined,
   };
   wish.end();
   return createApiToken(await room(), { identity, scopes: ['*'], tokenId: null, expiresAt: null }, draft);

@@ -62,6 +62,7 @@ export {
   readFirstVersions,
   readLatestVersions,
   readPlacedVersions,
+  readVersion,
   readVersions,
   readVersionsFrom,
 } from './read.ts';

@@ -65,6 +65,19 @@ export async function readPlacedVersions(
   );
 }
 
+/** One version of a span; undefined where there is none that the identity may see. */
+export async function readVersion(
+  database: Database,
+  identity: Identity,
+  id: string,
+  seq: number,
+): Promise<StoredSpan | undefined> {
+  const text = 'select * from ledger.universal_registry where id = $1 and seq = $2';
+  const statement = { text, values: [id, seq], types: spanTypes };
+  const [row] = await database.transaction(identity, (query) => query<Row>(statement), { readOnly: true });
+  return row === undefined ? undefined : toSpan(row);
+}
+
 /** All versions of one span that the identity may see, oldest first. */
 export async function readVersions(database: Database, identity: Identity, id: string): Promise<StoredSpan[]> {
   return database.transaction(

@@ -57,9 +57,9 @@ export class GovernanceVerifier {
    * @throws {IntegrityError} `HASH_MISMATCH`, `SIGNATURE_INVALID`, `KEY_NOT_TRUSTED`
    */
   proveSealed(span: SealedSpan): void {
+    refuse(span, checkKey(span, this.#trusted), { field: 'public_key' }); // first: it costs the least
     refuse(span, checkHash(span), { field: 'curr_hash' });
     refuse(span, checkSignature(span, this.#scheme), { field: 'signature' });
-    refuse(span, checkKey(span, this.#trusted), { field: 'public_key' });
   }
 
   /** What is wrong with the key of a row that governs nothing: nobody trusts it, or not at this place. */

@@ -152,6 +152,13 @@ describe('POST /api/spans', () => {
       ],
       ['no signature at all', () => ({ ...sealed(), signature: 'signed' }), 409, 'SIGNATURE_INVALID', 'signature'],
       ['the key of a stranger', () => sealed({}, strangerSigner), 409, 'KEY_NOT_TRUSTED', 'public_key'],
+      [
+        'the key of a stranger, before it looks at the rest',
+        () => ({ ...sealed({}, strangerSigner), did: 'changed', signature: 'ab'.repeat(64) }),
+        409,
+        'KEY_NOT_TRUSTED',
+        'public_key',
+      ],
       ['another owner', () => sealed({ owner_id: ALAN.userId }), 403, 'NOT_YOUR_SPAN', 'owner_id'],
       ['another tenant', () => sealed({ tenant_id: BOB.tenantId }), 403, 'NOT_YOUR_SPAN', 'tenant_id'],
       ['a type of the system', () => sealed({ entity_type: 'execution' }), 403, 'ENTITY_TYPE_RESERVED', 'entity_type'],
@@ -160,6 +167,13 @@ describe('POST /api/spans', () => {
     ])('refuses %s, and names it in a batch too', async (_what, span, status, code, field) => {
       await expectRefused(span(), status, code, field);
       await expectRefused({ spans: [note(), span()] }, status, code, `spans[1].${field}`);
+    });
+
+    it('takes a hundred of them in one request, among others, and no more', async () => {
+      const signed = Array.from({ length: 101 }, () => sealed());
+      await expectRefused({ spans: [note(), ...signed] }, 400, 'BATCH_SIZE');
+      const answer = await alice.post('/api/spans', { spans: [note(), ...signed.slice(1)] }, 201);
+      expect(answer.spans).toHaveLength(101);
     });
 
     it('refuses a version that does not follow the one before it', async () => {

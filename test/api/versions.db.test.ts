@@ -108,6 +108,19 @@ describe.each(['versions', 'verify'])('GET /api/spans/{id}/%s of a span with man
     expect(pages.length).toBeGreaterThan(1);
     expect(Math.max(...pages.map(({ versions }) => versions.length))).toBeLessThan(12);
   });
+
+  it('goes on behind a version that fills a page by itself', async () => {
+    const content = { numbers: Array(15_000).fill(1e-300) } as never; // 300 characters each, where Postgres writes them
+    const large = await append([{ content }, { content }, {}]);
+    const first = await alice.get(`/api/spans/${large}/${route}`);
+    const second = await alice.get(`/api/spans/${large}/${route}?after=0`);
+    const third = await alice.get(`/api/spans/${large}/${route}?after=1`);
+    expect([first, second, third].map((page) => [seqs([page]), page.next])).toEqual([
+      [[0], 0],
+      [[1], 1],
+      [[2], null],
+    ]);
+  });
 });
 
 describe('a proof by pages', () => {

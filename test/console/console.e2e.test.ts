@@ -339,6 +339,32 @@ describe.skipIf(chromium === null)('the console', () => {
       expect(await page.locator('.chain li.bad').allTextContents()).toEqual([expect.stringContaining('v0')]);
     });
 
+    it('whose key the server says nothing of is not called trusted', async () => {
+      const v0 = await note('cut');
+      await note('cut', { id: v0.id, seq: 1 });
+      await open();
+      await page.route(`**/api/spans/${v0.id}/verify*`, async (route) => {
+        const response = await route.fetch();
+        const body = await response.json();
+        await route.fulfill({ response, json: { ...body, versions: body.versions.slice(0, 1), next: 0 } });
+      });
+      await page.evaluate(`location.hash = '#/span/${v0.id}'`);
+      await page.getByText('Whether the installation trusts it is not known.').waitFor();
+      expect(await proof().textContent()).toBe('Signed by a key of which nothing is known');
+      expect(await page.getByText('Key, trusted here').count()).toBe(0);
+    });
+
+    it('whose versions are cut on the way is still asked about to its last one', async () => {
+      const v0 = await note('left out');
+      await note('left out', { id: v0.id, seq: 1 });
+      await open();
+      await intercept(v0.id, ([, v1]) => [v1] as StoredSpan[]);
+      const asked = page.waitForRequest(`**/api/spans/${v0.id}/verify*`);
+      await page.evaluate(`location.hash = '#/span/${v0.id}'`);
+      expect((await asked).url()).toMatch(/limit=2$/);
+      await page.getByText('Key, trusted here', { exact: true }).waitFor();
+    });
+
     it('that is not there is said to be not there', async () => {
       await open('#/span/11111111-1111-4111-8111-111111111111');
       await page.getByText('There is no such span, or it is not for you to see.').waitFor();

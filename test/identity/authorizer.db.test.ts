@@ -134,6 +134,7 @@ describe('loglineos-authorizer', () => {
       [{ tenant_id: undefined }, 'api_token.tenant_id'],
       [{ user_id: '' }, 'api_token.user_id'],
       [{ expires_in_s: 0 }, 'api_token.expires_in_s'],
+      [{ expires_in_s: 315_360_001 }, 'api_token.expires_in_s: expected a whole number from 1 to 315360000'],
       [{ scope: '*' }, 'api_token.scope'],
     ] as const) {
       const error = await handler({ api_token: { ...wish, ...change } }, CONTEXT).catch((reason: unknown) => reason);

@@ -7,6 +7,8 @@ import { isProved, proveVersions, type VersionProof } from './proof.ts';
 const FOLLOWERS = 20;
 /** Versions that are shown and proved at a time: a browser proves some hundred a second. */
 const VERSIONS = 200;
+/** Versions of which the server says at a time what it finds. */
+const PROOFS_MAX = 1_000;
 
 /** The columns of a span as a person looks for them. What has a place of its own on the page is not among them. */
 const GROUPS: Record<string, readonly ColumnName[]> = {
@@ -268,17 +270,27 @@ async function showProof(app: App, place: HTMLElement, chain: Chain, shown: Stor
   put(key, 'Asking the server whether it trusts the key…');
   await attempt(app, key, async () => {
     const [server, manifest] = await Promise.all([
-      app.client.verify(shown.id, { after, limit: versions.length }),
+      app.client.verify(shown.id, { after, limit: Math.min(last - first + 1, PROOFS_MAX) }), // missing ones too
       app.client.manifest(),
     ]);
-    const isTrusted = !server.problems.some((problem) => problem.seq === shown.seq && problem.class === 'key');
+    // Of what its answer does not name, the server has said nothing.
+    const named = new Set(server.versions.map(({ seq }) => seq));
+    const isKnown = named.has(shown.seq);
+    const isRefused = server.problems.some((problem) => problem.seq === shown.seq && problem.class === 'key');
+    const isTrusted = isKnown && !isRefused;
     const isRoot = shown.public_key === manifest.public_key;
     const title = isTrusted ? `Key, trusted here${isRoot ? ': it governs the installation' : ''}` : 'Key';
-    key.replaceWith(
-      check(isTrusted ? null : 'The installation does not trust it for such a span.', title, shown.public_key),
-    );
-    if (isBroken && server.ok) conclude(false, 'Broken: changed on its way from the server');
-    else if (!isBroken && !isTrusted) conclude(false, 'Signed by a key that is not trusted here');
+    const problem = isKnown
+      ? 'The installation does not trust it for such a span.'
+      : 'Whether the installation trusts it is not known.';
+    key.replaceWith(check(isTrusted ? null : problem, title, shown.public_key));
+    if (isBroken && server.ok && versions.every(({ seq }) => named.has(seq)))
+      conclude(false, 'Broken: changed on its way from the server');
+    else if (!isBroken && !isTrusted)
+      conclude(
+        false,
+        isKnown ? 'Signed by a key that is not trusted here' : 'Signed by a key of which nothing is known',
+      );
   });
 }
 
