@@ -3,10 +3,11 @@
  * or to standard output. A file that is there already is gone on with. Exit 0: whole. 2: not done.
  */
 import { once } from 'node:events';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, realpath } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
-import { failureText, InputError, IntegrityError } from '../src/errors.ts';
+import { ConflictError, failureText, InputError, IntegrityError } from '../src/errors.ts';
 import { ExportReader, type ExportSummary, exportLedger, linesOf, rowAt } from '../src/ledger/index.ts';
+import { lockFile } from '../src/local/home.ts';
 import { openAsAuditor } from '../src/local/open-database.ts';
 import { loadBlake3 } from '../src/span/blake3-wasm.ts';
 import { useBlake3 } from '../src/span/index.ts';
@@ -18,8 +19,12 @@ async function main(): Promise<void> {
   useBlake3(await loadBlake3());
   const { database, close } = await openAsAuditor(process.env, 'loglineos-export');
   let file: FileHandle | undefined;
+  let unlock = async () => {};
   try {
-    if (values.out !== undefined) file = await openFile(values.out);
+    if (values.out !== undefined) {
+      file = await openFile(values.out);
+      unlock = await lockOutput(values.out);
+    }
     const earlier = file === undefined ? new ExportReader() : await readEarlier(file, values.out as string);
     if (earlier.lines > 0 && values.after !== undefined) {
       throw new InputError('FILE_EXISTS', `${values.out} itself says where it goes on; --after is for a new file`);
@@ -27,7 +32,7 @@ async function main(): Promise<void> {
     const after = values.after === undefined ? earlier.last : await rowAt(database, values.after);
     const showProgress = process.stderr.isTTY && !values.json;
     let summary: ExportSummary | undefined;
-    for await (const page of exportLedger(database, after, earlier.open)) {
+    for await (const page of exportLedger(database, after, earlier)) {
       if (file !== undefined) await file.appendFile(page.text);
       else if (!process.stdout.write(page.text)) await once(process.stdout, 'drain');
       summary = page.summary;
@@ -40,6 +45,7 @@ async function main(): Promise<void> {
     output.write(values.json ? `${JSON.stringify(summary)}\n` : describe(summary as ExportSummary));
   } finally {
     await file?.close();
+    await unlock();
     await close();
   }
 }
@@ -55,6 +61,20 @@ async function openFile(name: string): Promise<FileHandle> {
     throw new InputError('FILE_UNREADABLE', `${name} cannot be opened (${(cause as { code?: string }).code})`, {
       cause,
     });
+  }
+}
+
+/** Two exports into one file would mix their rows: a file `.lock` beside it says who is at it. */
+async function lockOutput(name: string): Promise<() => Promise<void>> {
+  try {
+    return await lockFile(
+      `${await realpath(name)}.lock`,
+      (pid) => new ConflictError('FILE_IN_USE', `process ${pid} already exports into ${name}; let it end, or stop it`),
+    );
+  } catch (cause) {
+    const { code, syscall } = cause as { code?: string; syscall?: string };
+    if (syscall === undefined) throw cause;
+    throw new InputError('FILE_UNREADABLE', `${name}.lock cannot be made (${code})`, { cause });
   }
 }
 

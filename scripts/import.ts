@@ -1,6 +1,7 @@
 /**
  * `loglineos import`: bring the ledger of this machine (or of `DATABASE_URL`) back from exports, in their order; `-` is
- * standard input. `--dry-run` compares and writes nothing. Exit 0: the ledger is what they say, and proves itself. 1: a
+ * standard input. `--dry-run` compares and writes nothing. `--digest` says which export is meant, as `export` printed it
+ * when it was made: wanted where a trusted key has an end, because positions are in no signature. Exit 0: the ledger is what they say, and proves itself. 1: a
  * row does not prove itself, or in a dry run is not there. 2: not done.
  */
 import { createReadStream } from 'node:fs';
@@ -23,16 +24,28 @@ import { openDatabase, openDatabaseAlone, readAuthorities, trustedKeys } from '.
 import { SQL_FOLDER } from '../src/local/stack.ts';
 import { loadBlake3 } from '../src/span/blake3-wasm.ts';
 import { nodeEd25519 } from '../src/span/ed25519-node.ts';
-import { type StoredSpan, useBlake3 } from '../src/span/index.ts';
+import { type StoredSpan, type TrustedKeys, useBlake3 } from '../src/span/index.ts';
 
 const STANDARD_INPUT = '-';
 
 async function main(): Promise<number> {
   const { values, positionals: files } = parseArgs({
-    options: { 'dry-run': { type: 'boolean', default: false }, json: { type: 'boolean', default: false } },
+    options: {
+      'dry-run': { type: 'boolean', default: false },
+      digest: { type: 'string', multiple: true },
+      json: { type: 'boolean', default: false },
+    },
     allowPositionals: true,
   });
   if (files.length === 0) throw new InputError('FILE_MISSING', 'expected the files to import, or - for standard input');
+  const digests = values.digest ?? null;
+  if (digests?.some((digest) => !/^[0-9a-f]{64}$/.test(digest))) {
+    throw new InputError('FIELD_INVALID', '--digest: expected 64 hex digits', { field: '--digest' });
+  }
+  if (digests !== null && files.includes(STANDARD_INPUT) && !values['dry-run']) {
+    const message = '--digest wants files: of standard input it would be known only after rows were written';
+    throw new InputError('FILE_MISSING', message);
+  }
   useBlake3(await loadBlake3());
   const certificateAuthorities = await readAuthorities(process.env);
   // A database of the user's own cannot be locked, but tells while rows are written that somebody is connected.
@@ -52,6 +65,7 @@ async function main(): Promise<number> {
       keys,
       scheme: nodeEd25519,
       isDryRun: values['dry-run'],
+      digests,
       onProgress: (rows) => progress(`${rows} rows read`),
     };
     if (options.isDryRun === true) {
@@ -64,6 +78,7 @@ async function main(): Promise<number> {
       return missing === 0 ? 0 : 1;
     }
 
+    if (digests === null) requireNoEnds(keys);
     await migrate(connection, await loadMigrations(SQL_FOLDER));
     if (!files.includes(STANDARD_INPUT)) await requireWhole(database, files, options);
     const report = await importLedger(database, linesOfAll(files), options);
@@ -101,9 +116,23 @@ async function* linesOfAll(files: string[]): AsyncGenerator<Line> {
   }
 }
 
-/** Nothing is written of an export that is not whole. Where it was changed, the row is named, if it is one. */
+/**
+ * Whoever has a key that ended could sign rows, and put them into a file below its end.
+ *
+ * @throws {InputError} `DIGEST_MISSING`
+ */
+function requireNoEnds({ root, runtime }: TrustedKeys): void {
+  if ([...root.values(), ...runtime.values()].every((end) => end === Infinity)) return;
+  throw new InputError(
+    'DIGEST_MISSING',
+    'a trusted key has an end, and positions are in no signature: say with --digest HEX what export printed for each file',
+    { field: '--digest' },
+  );
+}
+
+/** Nothing is written of an export that is not whole, or not the one that is meant. Where it was changed, the row is named, if it is one. */
 async function requireWhole(database: Database, files: string[], options: ImportOptions): Promise<void> {
-  const reader = new ExportReader();
+  const reader = new ExportReader(options.digests);
   try {
     for await (const { text, isWhole } of linesOfAll(files)) if (isWhole) reader.take(text);
     reader.end();

@@ -10,6 +10,18 @@ create policy import_rows on ledger.universal_registry for insert to loglineos_o
        or (tx_id > pg_current_xact_id() and tx_id < pg_snapshot_xmax(pg_current_snapshot())))
 );
 
+create function ledger.require_import_alone() returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if exists (select from pg_stat_activity
+              where datname = current_database() and usename in ('loglineos_app', 'loglineos_seeder')) then
+    raise exception 'the system is connected to this ledger: while rows are imported nobody else may use it'
+      using errcode = 'LL011';
+  end if;
+end $$;
+alter function ledger.require_import_alone() owner to loglineos_owner;
+revoke execute on function ledger.require_import_alone() from public;
+
 -- Append rows behind the last row of the ledger, which the caller names. One statement, so that a version may stand in
 -- the timeline before the version that it follows; in the order of positions, so that triggers see the older one first.
 create function ledger.import_rows(p_rows jsonb, p_last_tx_id xid8, p_last_position bigint) returns void
@@ -20,11 +32,8 @@ begin
           set_config('synchronous_commit', 'off', true); -- what a crash takes is imported again
 
   perform pg_advisory_xact_lock(hashtextextended('loglineos import_rows', 0));
-  if exists (select from pg_stat_activity
-              where datname = current_database() and usename in ('loglineos_app', 'loglineos_seeder')) then
-    raise exception 'the system is connected to this ledger: while rows are imported nobody else may use it'
-      using errcode = 'LL011';
-  elsif exists (select from ledger.universal_registry r
+  perform ledger.require_import_alone();
+  if exists (select from ledger.universal_registry r
                  where (r.tx_id, r.position) > (p_last_tx_id, p_last_position)) then
     raise exception 'somebody else appended to this ledger while rows were imported' using errcode = 'LL011';
   end if;
@@ -35,6 +44,10 @@ begin
     (select s.last_value from ledger.universal_registry_position_seq s),
     (select max((r ->> 'position')::bigint) from jsonb_array_elements(p_rows) r)
   ));
+
+  -- Who came while rows were written. What is known of sessions is kept for a transaction, unless it is let go.
+  perform pg_stat_clear_snapshot();
+  perform ledger.require_import_alone();
 end $$;
 alter function ledger.import_rows(jsonb, xid8, bigint) owner to loglineos_owner;
 revoke execute on function ledger.import_rows(jsonb, xid8, bigint) from public;

@@ -10,7 +10,6 @@ import {
   keyEntries,
   keyId,
   publicKeyOf,
-  trustKey,
 } from '../keys/index.ts';
 import {
   type Database,
@@ -80,8 +79,7 @@ export function addKeyCommands(program: Command): void {
     .action(async (publicKey: string, _options: object, command: Command) => {
       const options = command.optsWithGlobals<KeyOptions>();
       const keeper = keeperOf(options);
-      await keeper.write('runtime', trustKey(await keeper.read('runtime'), publicKey));
-      await showKeys(keeper, options, { next: [keeper.isConfigured ? 'apply the lines above' : 'npm start'] });
+      await showKeys(keeper, options, { next: await keeper.trust(publicKey) });
     });
 
   withSecrets(keys.command('revoke').description('end a former key: what it signed from there on counts no more'))

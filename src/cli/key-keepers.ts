@@ -8,10 +8,11 @@ import {
   publicKeyOf,
   readKeyRing,
   rotateKey,
+  trustKey,
   writeKeyRing,
 } from '../keys/index.ts';
 import { Database, readLastPosition } from '../ledger/index.ts';
-import { homeFolder, openSecrets, readSecrets, writeSecrets } from '../local/home.ts';
+import { homeFolder, lockHome, openSecrets, readSecrets, writeSecrets } from '../local/home.ts';
 import { openDatabase, openDatabaseAlone } from '../local/open-database.ts';
 
 /** Where keys are kept, and how they change there. What is printed of it, and what is to be done next, is text for people. */
@@ -28,6 +29,8 @@ export interface KeyKeeper {
   create(): Promise<CreatedKeys>;
   /** @returns what is to be done next. */
   rotate(kind: KeyKind, options: { activate: boolean }): Promise<string[]>;
+  /** A client's runtime key counts from now on. @returns what is to be done next. */
+  trust(publicKey: string): Promise<string[]>;
   /** The ledger that is signed with them; nothing else changes the keys while it is open. */
   openLedger(): Promise<{ database: Database; close(): Promise<void> }>;
 }
@@ -84,6 +87,17 @@ export class LocalKeys implements KeyKeeper {
         ? 'npm start; it signs manifest, kernels, policies and providers anew'
         : 'npm start; from then on the new key signs',
     ];
+  }
+
+  async trust(publicKey: string): Promise<string[]> {
+    await this.#secrets(); // where there are none, no folder is made
+    const unlock = await lockHome(homeFolder(this.#env));
+    try {
+      await this.write('runtime', trustKey(await this.read('runtime'), publicKey));
+    } finally {
+      await unlock();
+    }
+    return ['npm start'];
   }
 
   async openLedger() {
@@ -176,6 +190,11 @@ export class SecretsManagerKeys implements KeyKeeper {
       `loglineos keys revoke ${publicKeyOf(ring.secretKey)} --${kind}-secret ${secret}`,
       'apply the lines that it prints: then the former key has an end',
     ];
+  }
+
+  async trust(publicKey: string): Promise<string[]> {
+    await this.write('runtime', trustKey(await this.read('runtime'), publicKey));
+    return ['apply the lines above'];
   }
 
   async openLedger() {

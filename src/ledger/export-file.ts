@@ -5,16 +5,20 @@ import { type Cursor, cursorOf } from './timeline.ts';
 /**
  * What an export looks like: lines of JSON (NDJSON) in UTF-8, in one or more parts.
  *
- *   {"begin":{"format":"loglineos-export-1","after":null}}
+ *   {"begin":{"format":"loglineos-export-1","after":null,"part_before":null}}
  *   {"id":"…","seq":0,"position":1,"tx_id":"811", … }       a row: its columns that are not null
  *   {"end":{"rows":1,"cursor":"…","digest":"…"}}
  *
  * A part begins behind the row that it names in `after`, or at the start, and goes on in the order of the timeline. Its
  * digest is a chain: that of the begin line is its BLAKE3, that of each row the BLAKE3 of the digest before and the line.
+ * A part that goes on in the same file says in `part_before` the digest of the one before it: so the last digest of a file
+ * stands for all of the file.
  */
 const FORMAT = 'loglineos-export-1';
 /** A span of 1 Mi code units, each written as an escape of six bytes, and what is around it. */
 const LINE_BYTES_MAX = 8 * 1024 * 1024;
+/** First position that no row may have: far beyond any ledger, and a number that JavaScript counts on from. */
+const POSITION_END = 2 ** 52;
 
 /** A row by what it keeps in whatever ledger it stands. */
 export interface RowName {
@@ -42,22 +46,26 @@ export function isSameRow(a: RowName, b: RowName): boolean {
 /** A part of an export, line by line: as it is written, and as it is read again. */
 export class ExportPart {
   readonly after: RowName | null;
+  /** Digest of the part before it in the same file. */
+  readonly partBefore: string | null;
   readonly beginLine: string;
   #rows = 0;
   #digest: string;
   #lastRow: string | null = null;
 
-  constructor(after: RowName | null) {
+  constructor(after: RowName | null, partBefore: string | null = null) {
     this.after = after;
-    this.beginLine = JSON.stringify({ begin: { format: FORMAT, after } });
+    this.partBefore = partBefore;
+    this.beginLine = JSON.stringify({ begin: { format: FORMAT, after, part_before: partBefore } });
     this.#digest = blake3Hex(this.beginLine);
   }
 
   /** @throws {IntegrityError} `EXPORT_INVALID`: the line is no begin line. */
   static read(line: string): ExportPart {
-    const { begin } = parseLine(line) as { begin?: { after?: unknown } };
-    if (begin?.after === null || isRowName(begin?.after)) {
-      const part = new ExportPart(begin.after);
+    const { begin } = parseLine(line) as { begin?: { after?: unknown; part_before?: unknown } };
+    const before = begin?.part_before;
+    if ((begin?.after === null || isRowName(begin?.after)) && (before === null || typeof before === 'string')) {
+      const part = new ExportPart(begin.after, before);
       if (part.beginLine === line) return part;
     }
     throw new IntegrityError('EXPORT_INVALID', `expected a line that begins an export of the format ${FORMAT}`);
@@ -67,6 +75,10 @@ export class ExportPart {
     this.#rows += 1;
     this.#digest = blake3Hex(this.#digest + line);
     this.#lastRow = line;
+  }
+
+  get digest(): string {
+    return this.#digest;
   }
 
   /** Of all lines so far. */
@@ -85,7 +97,7 @@ export class ExportPart {
   }
 }
 
-/** Reads the lines of an export in order, and says whether they are whole. */
+/** Reads the lines of an export in order, and says whether they are whole, and those that were meant. */
 export class ExportReader {
   /** The part that has not ended yet. */
   open: ExportPart | null = null;
@@ -94,6 +106,20 @@ export class ExportReader {
   lines = 0;
   /** As far as the last part goes that has ended. */
   #wholeLines = 0;
+  readonly #positions = new Positions();
+  readonly #digests: readonly string[] | null;
+  readonly #digestsToCome: Set<string>;
+
+  /** @param digests of the last part of each file, and of others as one likes; null when they are not known. */
+  constructor(digests: readonly string[] | null = null) {
+    this.#digests = digests;
+    this.#digestsToCome = new Set(digests);
+  }
+
+  /** Of the last part that has ended. */
+  get digest(): string | null {
+    return this.#ended?.digest ?? null;
+  }
 
   /** The row that the lines so far end with. */
   get last(): RowName | null {
@@ -103,13 +129,18 @@ export class ExportReader {
   /**
    * The next line, and what it is.
    *
-   * @throws {IntegrityError} `EXPORT_INVALID`: it does not follow from the lines before; the message has its number.
+   * @throws {IntegrityError} `EXPORT_INVALID`: it does not follow from the lines before, or is a row at the position of
+   *   another; `DIGEST_DIFFERS`: what was read is not what was meant. The message has its number.
    */
   take(line: string): 'begin' | 'row' | 'end' {
     this.lines += 1;
     try {
       if (this.open === null) return this.#begin(line);
       if (!line.startsWith('{"end":')) {
+        const { position } = parseRow(line);
+        if (!this.#positions.add(position)) {
+          throw new IntegrityError('EXPORT_INVALID', `a row before it has its position ${position} already`);
+        }
         this.open.addRow(line);
         return 'row';
       }
@@ -119,6 +150,7 @@ export class ExportReader {
       this.#ended = this.open;
       this.open = null;
       this.#wholeLines = this.lines;
+      this.#digestsToCome.delete(this.#ended.digest);
       return 'end';
     } catch (error) {
       throw error instanceof IntegrityError ? atLine(this.lines, error) : error;
@@ -129,24 +161,61 @@ export class ExportReader {
     const part = ExportPart.read(line);
     const isNext =
       this.#ended === null ||
-      (part.after === null
+      ((part.after === null
         ? this.#ended.last === null
-        : this.#ended.last !== null && isSameRow(part.after, this.#ended.last));
+        : this.#ended.last !== null && isSameRow(part.after, this.#ended.last)) &&
+        (part.partBefore === null || part.partBefore === this.#ended.digest));
     if (!isNext) throw new IntegrityError('EXPORT_INVALID', 'this part does not go on where the one before it ends');
+    if (part.partBefore === null) this.#requireNamed();
     this.open = part;
     return 'begin';
   }
 
-  /** @throws {IntegrityError} `EXPORT_TRUNCATED`: there must be more than was read. */
+  /** What no later part stands for must be named itself. */
+  #requireNamed(): void {
+    if (this.#digests === null || this.#ended === null || this.#digests.includes(this.#ended.digest)) return;
+    throw new IntegrityError(
+      'DIGEST_DIFFERS',
+      `the part that ends at line ${this.#wholeLines} has the digest ${this.#ended.digest}, which is none of those expected`,
+    );
+  }
+
+  /**
+   * @throws {IntegrityError} `EXPORT_TRUNCATED`: there must be more than was read; `DIGEST_DIFFERS`: a part that was meant
+   *   is not there, or one that was not.
+   */
   end(): void {
-    if (this.lines > 0 && this.open === null) return;
+    if (this.lines > 0 && this.open === null) {
+      this.#requireNamed();
+      const [missing] = this.#digestsToCome;
+      if (missing === undefined) return;
+      throw new IntegrityError('DIGEST_DIFFERS', `expected a part with the digest ${missing}, found none`);
+    }
     const whole = this.#wholeLines === 0 ? 'it has no end line' : `only the first ${this.#wholeLines} lines are whole`;
     throw new IntegrityError('EXPORT_TRUNCATED', `the export breaks off after line ${this.lines}: ${whole}`);
   }
 }
 
+/** Positions that were seen: a bit for each, since a ledger has them nearly without gaps. */
+class Positions {
+  readonly #pages = new Map<number, Uint8Array>();
+
+  /** @returns whether it is new. */
+  add(position: number): boolean {
+    const number = Math.floor(position / PAGE_BITS);
+    const page = this.#pages.get(number) ?? new Uint8Array(PAGE_BITS / 8);
+    this.#pages.set(number, page);
+    const byte = Math.floor((position % PAGE_BITS) / 8);
+    const before = page[byte] as number;
+    page[byte] = before | (1 << (position % 8));
+    return page[byte] !== before;
+  }
+}
+
+const PAGE_BITS = 1024;
+
 /** The same error, saying which line it is about. */
-export function atLine(number: number, { code, message, cause }: IntegrityError): IntegrityError {
+function atLine(number: number, { code, message, cause }: IntegrityError): IntegrityError {
   return new IntegrityError(code, `line ${number}: ${message}`, { cause });
 }
 
@@ -154,7 +223,10 @@ export function atLine(number: number, { code, message, cause }: IntegrityError)
 export function parseRow(line: string): StoredSpan {
   const row = parseLine(line);
   if (isRowName(row) && /^\d{1,19}$/.test(String((row as { tx_id?: unknown }).tx_id))) return row as StoredSpan;
-  throw new IntegrityError('EXPORT_INVALID', 'expected a row with id, seq, position, tx_id and curr_hash');
+  throw new IntegrityError(
+    'EXPORT_INVALID',
+    'expected a row with id, seq, position (1 to 2^52 - 1), tx_id and curr_hash',
+  );
 }
 
 function parseLine(line: string): object {
@@ -169,7 +241,7 @@ function parseLine(line: string): object {
 
 function isRowName(value: unknown): value is RowName {
   const { id, seq, position, curr_hash } = (value ?? {}) as Record<string, unknown>;
-  const isPlace = Number.isSafeInteger(position) && (position as number) >= 1;
+  const isPlace = Number.isInteger(position) && (position as number) >= 1 && (position as number) < POSITION_END;
   return isUuid(id) && Number.isInteger(seq) && isPlace && typeof curr_hash === 'string';
 }
 

@@ -1,7 +1,7 @@
 import { ConflictError, InputError } from '../errors.ts';
 import type { StoredSpan } from '../span/index.ts';
 import type { Database, Identity, Row, Statement } from './database.ts';
-import { ExportPart, type ExportSummary, nameOf, type RowName } from './export-file.ts';
+import { ExportPart, ExportReader, type ExportSummary, nameOf, type RowName } from './export-file.ts';
 import { spanTypes, toSpan } from './rows.ts';
 import { PAGE_MAX, pageText, readPage } from './span-filter.ts';
 import { type Cursor, parseCursor, TIMELINE_START } from './timeline.ts';
@@ -62,21 +62,21 @@ export async function rowAt(database: Database, cursor: Cursor): Promise<RowName
  * belongs to the next export.
  *
  * @param after the row to go on behind; null for all.
- * @param begun a part that was interrupted, to be gone on with.
+ * @param earlier what the file has already: a part of it that was interrupted is gone on with.
  * @param database a login that is, or may act as, `loglineos_auditor`.
  * @throws {ConflictError} `LEDGER_DIFFERS`: this ledger does not have the row to go on behind.
  */
 export async function* exportLedger(
   database: Database,
   after: RowName | null,
-  begun: ExportPart | null = null,
+  earlier: ExportReader = new ExportReader(),
 ): AsyncGenerator<{ text: string; summary: ExportSummary }> {
   let place = after === null ? REGISTRY_START : await findRow(database, after);
   if (place === null) {
     throw new ConflictError('LEDGER_DIFFERS', `this ledger does not have ${describeRow(after as RowName)}`);
   }
-  const part = begun ?? new ExportPart(after);
-  if (begun === null) yield { text: `${part.beginLine}\n`, summary: part.summary };
+  const part = earlier.open ?? new ExportPart(after, earlier.digest);
+  if (earlier.open === null) yield { text: `${part.beginLine}\n`, summary: part.summary };
   const [horizon] = await audit(database, { text: 'select pg_snapshot_xmin(pg_current_snapshot()) as xmin' });
   for (;;) {
     const spans = await readRows(database, place, horizon?.xmin as string);

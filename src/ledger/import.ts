@@ -10,7 +10,7 @@ import {
 } from '../span/index.ts';
 import type { Database, Row } from './database.ts';
 import { audit, describeRow, findRow, REGISTRY_START, type RegistryPlace } from './export.ts';
-import { atLine, ExportReader, isSameRow, type Line, parseRow, type RowName } from './export-file.ts';
+import { ExportReader, isSameRow, type Line, parseRow, type RowName } from './export-file.ts';
 
 /** Rows that are written in one transaction, and bytes of them, unless a version waits for the one before it. */
 const BATCH_ROWS_MAX = 1_000;
@@ -36,6 +36,8 @@ export interface ImportOptions {
   scheme: Ed25519;
   /** Compare and check, and write nothing. */
   isDryRun?: boolean;
+  /** Of the parts that are meant, as `ExportReader` wants them; nothing else is taken for whole. */
+  digests?: readonly string[] | null;
   onProgress?: (rows: number) => void;
   /** Each row that the ledger does not have, before it is written. */
   onMissing?: (row: StoredSpan) => void;
@@ -58,15 +60,15 @@ interface Item {
  * rows from there on get a later transaction number, drawn while the transaction runs: `sql/0020_import.sql`.
  *
  * @param database an administrator, with two connections at least. Nobody else may use the ledger meanwhile.
- * @throws {IntegrityError} `ROW_NOT_PROVED`, `EXPORT_INVALID`, `EXPORT_TRUNCATED`: the message says which line.
+ * @throws {IntegrityError} `ROW_NOT_PROVED`, `EXPORT_INVALID`, `EXPORT_TRUNCATED`, `DIGEST_DIFFERS`: the message says which line.
  * @throws {ConflictError} `LEDGER_DIFFERS`: the ledger has other rows. `LEDGER_IN_USE`: somebody is connected.
  */
 export async function importLedger(
   database: Database,
   lines: AsyncIterable<Line>,
-  { keys, scheme, isDryRun = false, onProgress = () => {}, onMissing = () => {} }: ImportOptions,
+  { keys, scheme, isDryRun = false, digests = null, onProgress = () => {}, onMissing = () => {} }: ImportOptions,
 ): Promise<ImportReport> {
-  const reader = new ExportReader();
+  const reader = new ExportReader(digests);
   const report: ImportReport = { rows: 0, there: 0, beyond: 0 };
   let ledger: LedgerRows | undefined;
   let batch = new Batch();
@@ -104,7 +106,7 @@ export async function importLedger(
       if (kind === 'begin') ledger ??= await LedgerRows.openBehind(database, reader.last);
       if (kind !== 'row') continue;
       report.rows += 1;
-      const row = rowAtLine(text, reader.lines);
+      const row = parseRow(text);
       const there = await (ledger as LedgerRows).next();
       if (there === null) batch.add({ line: reader.lines, bytes: text.length, row });
       else if (isSameRow(row, there)) report.there += 1;
@@ -198,14 +200,6 @@ class LedgerRows {
       values: [this.last.txId, this.last.position],
     });
     return rest?.rows ?? 0;
-  }
-}
-
-function rowAtLine(text: string, line: number): StoredSpan {
-  try {
-    return parseRow(text);
-  } catch (error) {
-    throw error instanceof IntegrityError ? atLine(line, error) : error;
   }
 }
 

@@ -116,7 +116,19 @@ export function trustedKeysOf(secrets: LocalSecrets): TrustedKeys {
  */
 export async function lockHome(home: string): Promise<() => Promise<void>> {
   await mkdir(home, { recursive: true });
-  const file = join(home, 'lock');
+  return lockFile(join(home, 'lock'), (pid) => {
+    const message = `process ${pid} already runs on ${home}; stop it, or set LOGLINEOS_HOME`;
+    return new ConflictError('ALREADY_RUNNING', message);
+  });
+}
+
+/**
+ * Hold a lock file. One whose process is gone counts for nothing.
+ *
+ * @param refuse the error for whoever comes while a process holds it.
+ * @returns how to let go.
+ */
+export async function lockFile(file: string, refuse: (pid: string) => ConflictError): Promise<() => Promise<void>> {
   // Linked into place, so that nobody ever reads half of it.
   const claim = `${file}.${process.pid}.${randomBytes(8).toString('hex')}`;
   await writeFile(claim, `${process.pid} ${await startOf(process.pid)}`, { mode: 0o600 });
@@ -124,12 +136,7 @@ export async function lockHome(home: string): Promise<() => Promise<void>> {
     for (;;) {
       if (await take(claim, file)) return () => rm(file, { force: true });
       const holder = await holderOf(file);
-      if (holder.isAlive) {
-        throw new ConflictError(
-          'ALREADY_RUNNING',
-          `process ${holder.pid} already runs on ${home}; stop it, or set LOGLINEOS_HOME`,
-        );
-      }
+      if (holder.isAlive) throw refuse(holder.pid);
       await breakStale(claim, file);
     }
   } finally {

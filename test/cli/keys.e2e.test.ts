@@ -76,6 +76,7 @@ describe('keys, of the local folder', () => {
     const late = await newToken();
     const first = await secretsOf();
     await expectFailure(/^process \d+ already runs on .*\(ALREADY_RUNNING\)\n$/, 'rotate', 'runtime');
+    await expectFailure(/^process \d+ already runs on .*\(ALREADY_RUNNING\)\n$/, 'trust', 'ab'.repeat(32));
     expect((await keys('list')).keys).toHaveLength(2);
     await one.stack.kill('SIGTERM');
     // Killed while it is about to: nothing has changed, and it is done the next time.

@@ -13,14 +13,15 @@ function row(position: number): string {
 }
 
 /** A whole export of rows, behind the last of another. */
-function exportOf(rows: string[], behind: string[] = []): string[] {
-  const part = new ExportPart(readAll(behind).last);
+function exportOf(rows: string[], behind: string[] = [], isSameFile = false): string[] {
+  const before = readAll(behind);
+  const part = new ExportPart(before.last, isSameFile ? before.digest : null);
   for (const line of rows) part.addRow(line);
   return [part.beginLine, ...rows, part.endLine];
 }
 
-function readAll(lines: string[]): ExportReader {
-  const reader = new ExportReader();
+function readAll(lines: string[], digests: string[] | null = null): ExportReader {
+  const reader = new ExportReader(digests);
   for (const line of lines) reader.take(line);
   return reader;
 }
@@ -80,6 +81,51 @@ describe('an export', () => {
   it('that was begun behind a whole one says how far it is whole', () => {
     const more = exportOf([row(4)], whole);
     expect(() => readAll([...whole, ...more.slice(0, 2)]).end()).toThrow(/only the first 5 lines are whole/);
+  });
+
+  it('has no two rows at one position, in whatever parts, and none from 2^52 on', () => {
+    const places = [1, 1023, 1024, 1025, 8192, 2 ** 31, 2 ** 31 + 7, 2 ** 32, 2 ** 32 + 1, 2 ** 52 - 1];
+    expect(() => readAll(exportOf(places.map(row))).end()).not.toThrow();
+    const refusal = (line: number, what: RegExp) =>
+      expect.objectContaining({
+        code: 'EXPORT_INVALID',
+        message: expect.stringMatching(`^line ${line}: .*${what.source}`),
+      });
+    for (const place of places) {
+      const lines = exportOf([...places, place].map(row));
+      expect(() => readAll(lines)).toThrow(refusal(places.length + 2, new RegExp(`position ${place} already`)));
+    }
+    expect(() => readAll([...whole, ...exportOf([row(2)], whole)])).toThrow(refusal(7, /position 2 already/));
+    const part = new ExportPart(null);
+    expect(() => readAll([part.beginLine, row(2 ** 52)])).toThrow(refusal(2, /2\^52/));
+  });
+
+  it('is the one that is meant when the last digest of each file is named, and no other', () => {
+    const digestOf = (lines: string[]) => JSON.parse(lines.at(-1) as string).end.digest as string;
+    const more = exportOf([row(4)], whole, true);
+    const file = [...whole, ...more];
+    const elsewhere = exportOf([row(5)], file);
+    const both = [...file, ...elsewhere];
+    const read = (lines: string[], digests: string[]) => () => readAll(lines, digests).end();
+    expect(read(file, [digestOf(file)])).not.toThrow();
+    expect(read(file, [digestOf(whole), digestOf(file)])).not.toThrow();
+    expect(read(both, [digestOf(file), digestOf(both)])).not.toThrow();
+    const forged = exportOf([row(1), row(2), row(3), row(6)]);
+    for (const [lines, digests] of [
+      [forged, [digestOf(whole)]],
+      [whole, []],
+      [whole, [digestOf(file)]], // the newest part was taken off
+      [whole, [digestOf(whole), digestOf(file)]],
+      [file, [digestOf(whole)]],
+      [both, [digestOf(both)]], // no digest stands for the first file
+    ] as const) {
+      expect(read([...lines], [...digests])).toThrow(expect.objectContaining({ code: 'DIGEST_DIFFERS' }));
+    }
+    // A part is put in front of one that was not made behind it.
+    const other = exportOf([row(1), row(2), whole[3] as string]);
+    expect(read([...other, ...more], [digestOf(file)])).toThrow(
+      expect.objectContaining({ code: 'EXPORT_INVALID', message: expect.stringMatching(/^line 6: /) }),
+    );
   });
 
   it.each(['', '{', '[]', 'null', '7', '{"begin":{"format":"loglineos-export-2","after":null}}', '{"id":"","seq":0}'])(

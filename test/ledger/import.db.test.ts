@@ -342,8 +342,9 @@ describe('an import refuses', () => {
     [
       'a row that is there twice',
       /^lines \d+ to \d+: .*this version of the span/,
-      (rows) => [...rows, rows[3] as string],
+      (rows) => [...rows, JSON.stringify({ ...row(rows[3] as string), position: 999_999 })],
     ],
+    ['a position that is there twice', /^line \d+: a row before it/, (rows) => [...rows, rows[3] as string]],
     ['a place that is none', /^line \d+: expected a row/, change('everything', { position: 0 })],
     ['a line that is no JSON', /^line 3: /, (rows) => rows.with(1, '{')],
   ])('%s, and says which line; nothing is written', async (_what, message, tamper) => {
@@ -386,6 +387,19 @@ describe('an import refuses', () => {
     await append(admin, [sealSpan(hashable(), runtimeSigner)]);
     await admin.query('begin; set local role loglineos_owner');
     await expect(admin.query(`select ledger.import_rows('[]', '0', 0)`)).rejects.toMatchObject({ code: 'LL011' });
+  });
+
+  it('a ledger that somebody began to use while rows were written', async () => {
+    const [holder, watcher] = [await target.connect('admin'), await target.connect('admin')];
+    await holder.query('begin; lock table ledger.universal_registry in share mode'); // rows can be read, not written
+    const importing = importInto(target, exported).catch((error: unknown) => error);
+    const waiting = `select from pg_locks l join pg_database d on d.oid = l.database
+      where d.datname = current_database() and l.relation = 'ledger.universal_registry'::regclass and not l.granted`;
+    while ((await watcher.query(waiting)).rowCount === 0) await sleep(5);
+    await target.connect('loglineos_app');
+    await holder.query('commit');
+    expect(await importing).toMatchObject({ code: 'LEDGER_IN_USE' });
+    expect(await countOf(target)).toBe(0);
   });
 
   it('to write what stands behind a row that is bad, and keeps the whole batches before it', async () => {

@@ -1,10 +1,24 @@
 import { randomUUID } from 'node:crypto';
-import { copyFile, mkdir, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import {
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  realpath,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ConflictError } from '../../src/errors.ts';
 import { appendSpans, type Database, type Row } from '../../src/ledger/index.ts';
+import { lockFile } from '../../src/local/home.ts';
 import { createHome, type Ended, Program, postmastersOf, StackProcess } from '../local/stack-process.ts';
 import type { AnyJson } from '../stage0/installation.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
@@ -41,8 +55,8 @@ async function appendNotes(count: number): Promise<string[]> {
   return ids;
 }
 
-function run(name: 'export' | 'import', database: TestDatabase, args: string[]): Program {
-  return new Program(`scripts/${name}.ts`, args, { DATABASE_URL: database.adminUrl, ...keys });
+function run(name: 'export' | 'import', database: TestDatabase, args: string[], more: NodeJS.ProcessEnv = {}): Program {
+  return new Program(`scripts/${name}.ts`, args, { DATABASE_URL: database.adminUrl, ...keys, ...more });
 }
 
 async function json(name: 'export' | 'import', database: TestDatabase, args: string[], code = 0): Promise<AnyJson> {
@@ -195,6 +209,57 @@ describe('loglineos export and import', { timeout: 60_000 }, () => {
     expect((await run('import', target, [file('changed')]).ended).stderr).toContain('EXPORT_INVALID');
     expect(await countOf(target)).toBe(0);
     await target.close();
+  });
+
+  it('want the digest of the file where a key has an end, and write nothing of another', async () => {
+    await exportAll(file('noted'));
+    await appendNotes(1);
+
+    const later = file('later part');
+    await copyFile(file('noted'), later);
+    await exportAll(later);
+    // The line that export prints says it, and one digest stands for all parts of the file.
+    const { stdout } = await run('export', source, ['--out', later]).ended;
+    const [, digest] = /; digest ([0-9a-f]{64})\n$/.exec(stdout) as unknown as [string, string];
+    expect((await readFile(later, 'utf8')).split('\n').filter((line) => line.startsWith('{"begin"'))).not.toHaveLength(
+      1,
+    );
+
+    const target = await createTestDatabase();
+    const ended = { TRUSTED_RUNTIME_KEYS: `${keys.TRUSTED_RUNTIME_KEYS},${'ab'.repeat(32)}@7` };
+    const refusal = async (args: string[], env: NodeJS.ProcessEnv = ended) => {
+      const refusedImport = await run('import', target, args, env).ended;
+      expect(refused(refusedImport)).toEqual([2, '', 1]);
+      expect(await countOf(target)).toBe(0);
+      return refusedImport.stderr;
+    };
+    expect(await refusal([later])).toMatch(/--digest HEX.*\(DIGEST_MISSING\)/);
+    expect(await refusal(['--digest', digest, file('noted')])).toMatch(/\(DIGEST_DIFFERS\)/);
+    expect(await refusal(['--digest', digest, file('noted')], {})).toMatch(/\(DIGEST_DIFFERS\)/);
+    expect(await refusal(['--digest', 'abc', later])).toMatch(/^--digest: .*\(FIELD_INVALID\)/);
+    expect(await refusal(['--digest', digest, '-'])).toMatch(/\(FILE_MISSING\)/);
+    const done = await run('import', target, ['--digest', digest, later], ended).ended;
+    expect([done.code, await countOf(target)], done.stderr).toEqual([0, await countOf(source)]);
+    await target.close();
+  });
+
+  it('are one at a time at a file', async () => {
+    await exportAll(file('held'));
+    const lock = `${await realpath(file('held'))}.lock`;
+    const link = file('another name');
+    await symlink(file('held'), link);
+    const before = await readFile(file('held'), 'utf8');
+    const unlock = await lockFile(lock, () => new ConflictError('FILE_IN_USE', 'held already'));
+    for (const name of [file('held'), link]) {
+      const ended = await run('export', source, ['--out', name]).ended;
+      expect(refused(ended)).toEqual([2, '', 1]);
+      expect(ended.stderr).toMatch(new RegExp(`^process ${process.pid} already exports into .*\\(FILE_IN_USE\\)`));
+    }
+    expect(await readFile(file('held'), 'utf8')).toBe(before);
+    await unlock();
+    await writeFile(lock, '999999999 12345'); // of a process that is gone
+    await json('export', source, ['--out', file('held')]);
+    expect((await readdir(folder)).filter((name) => name.includes('.lock'))).toEqual([]);
   });
 
   it.each<[string, 'export' | 'import', () => Promise<string[]> | string[], string]>([
