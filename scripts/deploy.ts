@@ -1,11 +1,11 @@
 /**
  * `npm run deploy -- --env dev|prod`: build the functions, put their zips into the bucket, let Terraform make what is
  * missing, bring schema and system rows up to date, point every function's alias `live` to its new version, and see
- * whether it boots. If it does not, every alias goes back. What is done already is not done again, so a run that was
- * interrupted is simply run again.
+ * whether it boots. If it does not, every alias that was moved goes back. What is done already is not done again, so a
+ * run that was interrupted is simply run again.
  *
- * Exit 0: done. 1: the new version did not work; the aliases went back where there was something to go back to. 2: not
- * done; no alias was moved, unless the text says so.
+ * Exit 0: done. 1: the version does not work; the aliases went back, unless the text says that they stay or did not go
+ * back wholly. 2: not done; no alias was moved, unless the text says so.
  */
 import { parseArgs } from 'node:util';
 import { ConflictError, failureText, InputError, LogLineError } from '../src/errors.ts';
@@ -34,6 +34,8 @@ const NAMES = FUNCTIONS.map(({ name }) => name);
 const DONE = 0;
 const BAD = 1;
 const NOT_DONE = 2;
+
+const NOTHING_BEFORE = 'there is no former version to go back to: the aliases stay. Mend it and deploy again';
 
 const USAGE = `npm run deploy -- --env dev|prod [options]
 npm run deploy -- rollback --env dev|prod [--url URL] [--dry-run]
@@ -113,7 +115,15 @@ async function release(
 
   if (isDeployed(aliases, versions)) {
     steps.say('every function runs this version already');
-    return (await works(functions, versions, restUrl, steps)) ? DONE : BAD;
+    if (await works(functions, versions, restUrl, steps)) return DONE;
+    await functions.requireLive(versions);
+    // Perhaps it was killed before it booted, perhaps this has run for weeks: whether to go back is not for a script to say.
+    steps.say(
+      canGoBack(aliases)
+        ? 'the version in place does not work, and the aliases stay: to go back, run npm run deploy -- rollback for this environment'
+        : NOTHING_BEFORE,
+    );
+    return BAD;
   }
   const good = goodVersions(aliases);
   const plan = describePlan(good, versions);
@@ -133,7 +143,11 @@ async function release(
   return goBack(functions, good, versions, { migrated, seeded }, steps);
 }
 
-/** What the release did stays in the ledger; so the rows of the system are seeded again, as they were. */
+/**
+ * What the release did stays in the ledger; so the rows of the system are seeded again, as they were.
+ *
+ * @throws {ConflictError} `DEPLOYMENT_CONFLICT`: what runs now is somebody else's, and stays.
+ */
 async function goBack(
   functions: DeployedFunctions,
   good: Versions,
@@ -142,14 +156,15 @@ async function goBack(
   steps: Steps,
 ): Promise<number> {
   if ([...versions].every(([name, version]) => good.get(name) === version)) {
-    steps.say('there is no former version to go back to: the aliases stay. Mend it and deploy again');
+    steps.say(NOTHING_BEFORE);
     return BAD;
   }
   try {
-    await functions.move(good);
+    await functions.move(good, describePlan(good, versions));
     if (seeded.appended.length > 0) await invoke(functions, SEED, good, steps);
     steps.say('rolled back: every alias is where it was');
   } catch (error) {
+    if (error instanceof ConflictError) throw error;
     sayFailure(error);
     steps.say('not rolled back wholly: run npm run deploy -- rollback for this environment');
   }

@@ -136,6 +136,12 @@ export class DeployedFunctions {
     );
   }
 
+  /** @throws {ConflictError} `DEPLOYMENT_CONFLICT`: an alias is elsewhere by now. */
+  async requireLive(versions: Versions): Promise<void> {
+    const moved = (await this.aliases()).find(({ name, version }) => versions.get(name) !== version);
+    if (moved !== undefined) throw conflict(moved.name);
+  }
+
   /**
    * Invoke a function once and wait.
    *
@@ -176,10 +182,11 @@ function conflict(name: string, cause?: unknown): ConflictError {
   return new ConflictError('DEPLOYMENT_CONFLICT', message, { cause });
 }
 
-/** Waits for all, so that nothing is still under way when one failed. */
+/** Waits for all, so that nothing is still under way when one failed. A conflict goes before all else that failed. */
 async function allDone(changes: Promise<void>[]): Promise<void> {
-  const failed = (await Promise.allSettled(changes)).find((result) => result.status === 'rejected');
-  if (failed !== undefined) throw failed.reason;
+  const failed = (await Promise.allSettled(changes)).filter((result) => result.status === 'rejected');
+  const told = failed.find(({ reason }) => reason instanceof ConflictError) ?? failed[0];
+  if (told !== undefined) throw told.reason;
 }
 
 async function found<T>(name: string, call: Promise<T>): Promise<T> {

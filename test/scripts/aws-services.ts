@@ -50,6 +50,8 @@ export class AwsServices {
   aliasChangesMax = Number.POSITIVE_INFINITY;
   /** Called before an alias is changed. */
   beforeAliasChange: (name: string) => void = () => {};
+  /** Awaited before a function is invoked, and before it is looked up which version that is. */
+  beforeInvocation: (name: string, qualifier: string | null) => Promise<void> = async () => {};
   readonly #server: Server;
   readonly #stack: string;
 
@@ -216,6 +218,7 @@ export class AwsServices {
       }
       case 'POST invocations': {
         const qualifier = query.get('Qualifier');
+        await this.beforeInvocation(name, qualifier);
         const version = qualifier === 'live' ? found.live?.version : Number(qualifier);
         const code = found.versions[(version ?? 0) - 1];
         if (code === undefined) return refuse(404, 'ResourceNotFoundException', `no version ${qualifier}`);

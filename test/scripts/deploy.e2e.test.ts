@@ -194,6 +194,11 @@ describe('npm run deploy', () => {
     const { code, stdout } = await deploy(await zips('one', [LOADER]));
     expect(code).toBe(1);
     expect(stdout).toContain('there is no former version to go back to');
+    const again = await deploy(await zips('one', [LOADER]));
+    expect([again.code, again.stdout]).toEqual([
+      1,
+      expect.stringContaining('there is no former version to go back to'),
+    ]);
     expect((await rollback()).stderr).toContain('(NO_FORMER_VERSION)');
     expect((await deploy(await zips('two'))).code).toBe(0);
     expect(aws.live()).toEqual(['version 2: release two']);
@@ -232,6 +237,21 @@ describe('npm run deploy', () => {
     expect((await update(next)).code).toBe(0);
     expect(aws.live()).toEqual(['version 2: release two']);
     expect(logged('move ')).toHaveLength(NAMES.length - 6);
+  });
+
+  it('leaves a version that is in place and does not boot, and says how to go back', async () => {
+    const next = await zips('two', [LOADER]);
+    await killedAfter(2 * NAMES.length, next);
+    aws.log.length = 0;
+    const { code, stdout, stderr } = await update(next);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('this code is broken')]);
+    expect(stdout).toContain(
+      'the version in place does not work, and the aliases stay: to go back, run npm run deploy -- rollback',
+    );
+    expect(logged('move ')).toEqual([]);
+    expect(aws.live()).toEqual(['version 2: release two']);
+    expect((await rollback()).code).toBe(0);
+    expect(aws.live()).toEqual(['version 1: release one']);
   });
 
   it('goes back to what last ran together, wherever others were killed', async () => {
@@ -274,6 +294,52 @@ describe('npm run deploy', () => {
     const { code, stderr } = await update(await zips('two'));
     expect([code, stderr]).toEqual([2, expect.stringContaining('(DEPLOYMENT_CONFLICT)')]);
     expect(aws.live()).toEqual(['version 1: release one']);
+  });
+
+  it.each<[string, () => Promise<unknown>]>([
+    ['has moved the aliases', async () => {}],
+    ['found its version in place', async () => update(await zips('two'))],
+  ])(
+    'leaves the aliases to somebody else who deploys while it boots, when it %s',
+    async (_when, before) => {
+      await before();
+      let other: Ended | undefined;
+      aws.beforeInvocation = async (name, qualifier) => {
+        if (name !== LOADER || qualifier !== 'live') return;
+        aws.beforeInvocation = async () => {};
+        other = await update(await zips('three'));
+        aws.log.length = 0;
+      };
+      const { code, stdout, stderr } = await update(await zips('two'));
+      expect(other).toMatchObject({ code: 0, stderr: '' });
+      expect([code, stderr]).toEqual([2, expect.stringContaining('(DEPLOYMENT_CONFLICT)')]);
+      expect(stdout).not.toMatch(/roll(ed )?back/);
+      expect(logged('move ')).toEqual([]);
+      expect(aws.live()).toEqual(['version 3: release three']);
+    },
+    60_000,
+  );
+
+  it('leaves the aliases to somebody else who deploys while it goes back', async () => {
+    aws.beforeAliasChange = (name) => {
+      const { live } = aws.functions.get(name) ?? {};
+      const goesBack = aws.aliasChanges >= 2 * NAMES.length;
+      if (goesBack && name === LOADER && live !== undefined) live.revision = 'of-somebody-else';
+    };
+    const { code, stdout, stderr } = await update(await zips('two', [LOADER]));
+    expect([code, stderr]).toEqual([2, expect.stringContaining('(DEPLOYMENT_CONFLICT)')]);
+    expect(stdout).not.toContain('rolled back');
+  });
+
+  it('takes a conflict for a conflict, whatever else fails with it', async () => {
+    aws.beforeAliasChange = (name) => {
+      const changed = aws.functions.get(name);
+      if (aws.aliasChanges < NAMES.length || changed?.live === undefined) return;
+      if (name === NAMES[1]) changed.live.revision = 'of-somebody-else';
+      if (name === NAMES[0]) changed.live = undefined; // The first that fails, and no conflict.
+    };
+    const { code, stderr } = await update(await zips('two'));
+    expect([code, stderr]).toEqual([2, expect.stringContaining('(DEPLOYMENT_CONFLICT)')]);
   });
 });
 
