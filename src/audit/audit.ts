@@ -26,6 +26,7 @@ import {
   type AuditState,
   acknowledge,
   anchorId,
+  bounded,
   digestOf,
   firstState,
   PROBLEMS_MAX,
@@ -42,7 +43,7 @@ export interface AuditOptions {
   now: () => Date;
   /** The run is over by then, with what it has done so far. */
   endOfTime: Date;
-  /** For how long history may be read again. A segment of it always is, while there is time at all. */
+  /** For how long history may be read again. A segment of it always is, or as much of it as there is time for at all. */
   historyMs: number;
   /** Rows between two anchors, 1,000 unless said: it must be the same for as long as a chain of anchors goes on. */
   segmentRows?: number;
@@ -159,7 +160,15 @@ class AuditRun {
 
   async begin(order: AuditOrder): Promise<void> {
     this.#stored = await this.#options.store.read(STATE_ID);
-    if (this.#stored !== null) this.#state = parseState(this.#stored);
+    if (this.#stored !== null) {
+      try {
+        this.#state = parseState(this.#stored);
+      } catch (error) {
+        if (order.restart !== true) throw error;
+        // Nobody can say any more which chain it was: the time is a number beyond all that were counted.
+        this.#state = firstState(this.#runId, this.#options.now().getTime());
+      }
+    }
     if (order.restart === true) this.#state = firstState(this.#runId, this.#state.chain + 1);
     if (order.acknowledge === true) this.#state = acknowledge(this.#state);
     for (const digest of [...this.#state.known, ...this.#state.problems.map(digestOf)]) this.#seen.add(digest);
@@ -207,20 +216,28 @@ class AuditRun {
     await this.#save();
   }
 
-  /** Read segments again, on from where the last run ended. Each row is verified, each segment compared with its anchor. */
+  /**
+   * Read segments again, on from where the last run ended, in the middle of one if need be. Each row is verified, each
+   * segment compared with its anchor.
+   */
   async readHistory(isAll: boolean): Promise<void> {
     const { now, historyMs, endOfTime } = this.#options;
     const until = isAll ? endOfTime : new Date(Math.min(now().getTime() + historyMs, endOfTime.getTime()));
     const lastAnchor = this.#isAhead ? (await this.#standing(this.#fullSegments, -1)).number : this.#fullSegments;
     const segments = lastAnchor + 1; // and the one that is not full yet
-    for (let read = 0; read < segments && !this.#isOver(read === 0 ? endOfTime : until); ) {
-      const after = this.#state.history > lastAnchor ? 0 : this.#state.history;
+    let end = endOfTime;
+    for (let read = 0; read < segments && !this.#isOver(end); end = until) {
+      if (this.#state.history > lastAnchor) this.#atHistory(0);
+      const { history: after, partial } = this.#state;
       const reached = await this.#readSegments(after, lastAnchor);
-      if (reached === null) return;
-      read += reached - after;
-      this.#isWhole = read === segments && !this.#isAhead;
-      this.#state.history = reached > lastAnchor ? 0 : reached;
+      if (reached !== null) {
+        // The beginning of one that an earlier run left was not read in this run.
+        if (partial === null) read += reached - after;
+        this.#isWhole = read === segments && !this.#isAhead;
+        this.#atHistory(reached > lastAnchor ? 0 : reached);
+      }
       await this.#save();
+      if (reached === null) return;
     }
   }
 
@@ -246,21 +263,28 @@ class AuditRun {
    * Read the segment behind an anchor. Where the row that ends one is gone, nobody can tell where it ended: then those
    * beside it are read with it, as one.
    *
-   * @returns the anchor that was reached, `lastAnchor + 1` for the end; null when the time was up before.
+   * @returns the anchor that was reached, `lastAnchor + 1` for the end; null when the time was up before: the next run goes
+   *   on from there.
    */
   async #readSegments(after: number, lastAnchor: number): Promise<number | null> {
     const from = await this.#standing(after, -1, this.#foundGone);
     const to = after === lastAnchor ? null : await this.#standing(after + 1, 1, this.#foundGone, lastAnchor);
     const end = to?.anchor ?? this.#state.head;
     const upTo = to?.place ?? (await this.#placeOf(end)); // of the end of the anchors, null when they are ahead
-    let found = from.anchor;
+    // An earlier run may have read the beginning; not where more is read than this segment, or where its row is gone.
+    const partial = from.number === after ? this.#state.partial : null;
+    const place = partial === null ? null : await this.#placeOf(partial);
+    let found = partial === null || place === null ? from.anchor : partial;
     // One more than there may be: who moves the end of a segment far away does not have the ledger read up to there.
-    const rowsMax = upTo === null ? Number.MAX_SAFE_INTEGER : end.rows - from.anchor.rows + 1;
-    const { isCut } = await this.#readStretch(from.place, { upTo, rowsMax }, (span) => {
+    const rowsMax = upTo === null ? Number.MAX_SAFE_INTEGER : Math.max(1, end.rows - found.rows + 1);
+    const { isCut } = await this.#readStretch(place ?? from.place, { upTo, rowsMax }, (span) => {
       found = extend(found, span);
       this.#historyRows++;
     });
-    if (isCut) return null;
+    if (isCut) {
+      this.#state.partial = found;
+      return null;
+    }
     if (upTo !== null && found.digest !== end.digest) {
       const which =
         to === null
@@ -282,6 +306,11 @@ class AuditRun {
       onGone?.(anchor);
     }
     return null;
+  }
+
+  #atHistory(anchor: number): void {
+    this.#state.history = anchor;
+    this.#state.partial = null;
   }
 
   get #fullSegments(): number {
@@ -383,7 +412,8 @@ class AuditRun {
     this.#found({ id, seq, class: 'anchor', detail });
   }
 
-  #found(problem: AuditProblem): void {
+  #found(whole: AuditProblem): void {
+    const problem = bounded(whole);
     const digest = digestOf(problem);
     if (this.#seen.has(digest)) return;
     if (this.#state.problems.length === PROBLEMS_MAX) {

@@ -25,6 +25,8 @@ export interface AuditState {
   head: Anchor;
   /** The anchor from which history is read on. */
   history: number;
+  /** How far the segment behind it was read again; null at its beginning. */
+  partial: Anchor | null;
   /** Problems that nobody has acknowledged, as they were found; a bounded number. */
   problems: AuditProblem[];
   /** Digests of those that somebody has. */
@@ -36,9 +38,12 @@ export const STATE_ID = 'state';
 export const PROBLEMS_MAX = 100;
 /** Acknowledged ones that are not reported again; of more, the oldest are. */
 const KNOWN_MAX = 2_000;
+/** UTF-16 units of a detail. Six bytes each at worst, in JSON: all details and digests fit in the 400 KB of a DynamoDB item. */
+const DETAIL_MAX = 500;
+const DIGEST_LENGTH = 32;
 
 export function firstState(runId: string, chain: number): AuditState {
-  return { run_id: runId, chain, head: FIRST_ANCHOR, history: 0, problems: [], known: [] };
+  return { run_id: runId, chain, head: FIRST_ANCHOR, history: 0, partial: null, problems: [], known: [] };
 }
 
 export function anchorId(chain: number, number: number): string {
@@ -47,7 +52,15 @@ export function anchorId(chain: number, number: number): string {
 
 /** The digest that stands for a problem. A row that is changed again is another one; a row is missing only once. */
 export function digestOf({ id, seq, class: problemClass, detail }: AuditProblem): string {
-  return blake3Hex(`${problemClass} ${id} ${seq} ${problemClass === 'missing' ? '' : detail}`).slice(0, 32);
+  return blake3Hex(`${problemClass} ${id} ${seq} ${problemClass === 'missing' ? '' : detail}`).slice(0, DIGEST_LENGTH);
+}
+
+/** A long detail ends with a digest of all of it: a row that is changed again is still told from what it was. */
+export function bounded(problem: AuditProblem): AuditProblem {
+  const { detail } = problem;
+  if (detail.length <= DETAIL_MAX) return problem;
+  const end = `… ${blake3Hex(detail).slice(0, DIGEST_LENGTH)}`;
+  return { ...problem, detail: detail.slice(0, DETAIL_MAX - end.length) + end };
 }
 
 export function acknowledge(state: AuditState): AuditState {
@@ -63,6 +76,7 @@ export function parseState(text: string): AuditState {
       chain: fields.wholeNumber('chain', 1),
       head: readAnchor(fields.object('head')),
       history: fields.wholeNumber('history', 0),
+      partial: fields.any('partial') === null ? null : readAnchor(fields.object('partial')),
       problems: fields.list('problems', PROBLEMS_MAX, (items, i) => {
         const problem = items.object(i);
         return {

@@ -30,6 +30,7 @@ export async function auditLocally(
 export interface Auditing {
   /** A run beside those of the timer. */
   run(order: AuditOrder, endOfTime: Date): Promise<AuditReport>;
+  /** Resolves when no run is at work any more. */
   stop(): Promise<void>;
 }
 
@@ -43,9 +44,14 @@ export function startAuditing(
   const stop = new AbortController();
   const run = (order: AuditOrder, endOfTime: Date, historyMs = RUN_MS) =>
     auditLocally(home, { ...options, endOfTime, historyMs, stop: stop.signal }, order);
-  let running: Promise<void> = Promise.resolve();
+  /** All: of two at once the later one is refused, and ends first. */
+  const running = new Set<Promise<unknown>>();
+  const tracked = <T>(work: Promise<T>): Promise<T> => {
+    running.add(work);
+    return work.finally(() => running.delete(work));
+  };
   const timer = setInterval(() => {
-    running = run({}, new Date(options.now().getTime() + RUN_MS), HISTORY_MS)
+    const work = run({}, new Date(options.now().getTime() + RUN_MS), HISTORY_MS)
       .then(({ ok, problem_count, problems }) => {
         const [message, named] = ['the ledger is not as it was', problems.slice(0, PROBLEMS_LOGGED_MAX)];
         if (!ok) log({ level: 'error', message, problem_count, problems: named });
@@ -54,13 +60,14 @@ export function startAuditing(
         if (error instanceof LogLineError && error.code === 'ALREADY_RUNNING') return;
         if (!stop.signal.aborted) log({ level: 'error', message: 'the audit failed', error: String(error) });
       });
+    void tracked(work);
   }, everyMs);
   return {
-    run,
+    run: (order, endOfTime) => tracked(run(order, endOfTime)),
     async stop() {
       clearInterval(timer);
       stop.abort();
-      await running;
+      await Promise.allSettled(running);
     },
   };
 }

@@ -387,6 +387,14 @@ describe('an auditor', () => {
       await store.replace('state', (await store.read('state')) as string, text);
       await expect(run(), text).rejects.toMatchObject({ code: 'ANCHOR_UNREADABLE', kind: 'integrity' });
     }
+    const restarted = await run({ restart: true });
+    expect(restarted, 'other anchors than any before').toMatchObject({
+      ok: true,
+      new_rows: ROWS + 100,
+      is_whole: true,
+    });
+    expect((await stateOf(store)).chain).toBeGreaterThan(1_000_000);
+    expect(await readdir(folder)).toContain('anchor-1-000000000001.json');
     await store.replace('state', (await store.read('state')) as string, state);
     expect(await run()).toMatchObject({ ok: true });
     await rm(join(folder, 'anchor-1-000000000001.json'));
@@ -415,6 +423,41 @@ describe('segments', () => {
     expect(read).toEqual([100, 100, 30, 100, 100]);
     expect(await run({ all: true }, { historyMs: 0 })).toMatchObject({ history_rows: 330, is_whole: true });
     expect(await run({}, { historyMs: 0 })).toMatchObject({ history_rows: 100, is_whole: false });
+  });
+
+  it('that nobody can read again in one run are read in several, and compared at their end', async () => {
+    await run({}, { historyMs: 0 });
+    const rows = async (count: number) => {
+      const read: number[] = [];
+      for (let i = 0; i < count; i++) read.push((await runCut()).history_rows);
+      return read;
+    };
+    expect(await rows(8), 'on from the second segment').toEqual([50, 50, 0, 50, 50, 0, 30, 0]);
+    expect(await rows(2)).toEqual([50, 50]);
+    expect(await run({}, { historyMs: 0 })).toMatchObject({ ok: true, history_rows: 0, is_whole: false });
+    expect(await rows(1)).toEqual([50]);
+    const all = { ok: true, history_rows: 50 + 330, is_whole: true };
+    expect(await run({ all: true }), 'the rest of a segment is not all of it').toMatchObject(all);
+  });
+
+  it('of which only the beginning was read again are those that were anchored, before and behind that place', async () => {
+    await run();
+    for (const change of [10, 49, 90]) {
+      await run({ restart: true });
+      const { rows } = await admin.query(
+        'select id from ledger.universal_registry order by tx_id, position offset $1 limit 1',
+        [change],
+      );
+      const removal = `${remove(`id = '${rows[0].id}'`)}; ${forget(`id = '${rows[0].id}'`)}`;
+      if (change === 10) await tamper(removal);
+      await runCut();
+      expect((await stateOf(store)).partial.rows).toBe(50);
+      if (change !== 10) await tamper(removal);
+      const { problems, history_rows } = await run({}, { historyMs: 0 });
+      const last = change === 49 ? 99 : 49; // the place is gone with its row: from the beginning
+      expect(history_rows, `row ${change}`).toBe(last);
+      expect(problems.map(({ detail }) => /^rows \d+ to \d+/.exec(detail)?.[0])).toContain('rows 1 to 100');
+    }
   });
 
   it('that were not read again say that a row is gone, and which segment it was when they are', async () => {
@@ -535,6 +578,29 @@ describe('problems', () => {
     expect(await run({ acknowledge: true })).toMatchObject({ ok: true });
   });
 
+  it('fit in an item of the table, however long what they tell of is, and are told apart from what comes then', async () => {
+    await appendMany(50);
+    await run();
+    const state = (await store.read('state')) as string;
+    const known = Array.from({ length: 2_000 }, () => randomUUID().replaceAll('-', ''));
+    await store.replace('state', state, JSON.stringify({ ...JSON.parse(state), known }));
+    // Each of these characters has six bytes in JSON.
+    const long = (end: string) => `repeat(chr(1), 100000) || '${end}'`;
+    await tamper(update(`public_key = ${long('a')}, curr_hash = ${long('b')}`, `entity_type = 'note'`));
+    const { problems } = await run();
+    expect(problems).toHaveLength(100);
+    expect(Math.max(...problems.map(({ detail }) => detail.length))).toBe(500);
+    expect(Buffer.byteLength((await store.read('state')) as string)).toBeLessThan(400 * 1024);
+    expect(100 * (500 * 6 + 200) + 2_000 * 35, 'all as long as may be').toBeLessThan(400 * 1024);
+
+    await tamper(remove(`id <> '${SPARSE}'`));
+    for (let i = 0; i < 2; i++) await run({ restart: true, acknowledge: true });
+    await run({ acknowledge: true });
+    expect(await run()).toMatchObject({ ok: true });
+    await tamper(update(`public_key = ${long('c')}`, sparse()));
+    expect((await run()).problems.map((problem) => problem.class)).toContain('key');
+  });
+
   it('are those of a key that is not trusted any more, too', async () => {
     await run();
     const keys = { root: trustedKeys.root, runtime: new Map<string, number>() };
@@ -646,6 +712,16 @@ describe('a superuser who disables triggers is found within one run, whatever wa
       )
     ).rows;
 });
+
+/** Over as soon as it has read some rows. */
+function runCut() {
+  let time = Date.now();
+  const onProgress = () => {
+    time += 60_000;
+  };
+  const endOfTime = new Date(time + 60_000);
+  return run({}, { historyMs: 0, now: () => new Date(time), endOfTime, onProgress });
+}
 
 /** So many spans of one tenant. */
 async function appendMany(count: number): Promise<void> {

@@ -23,6 +23,26 @@ afterAll(async () => {
 const now = () => new Date();
 
 describe('the timer of the auditor', () => {
+  it('waits at its end for the run that is at work, and not only for those that were refused since', async () => {
+    const options = { database: testDatabase.open('loglineos_auditor'), keys: trustedKeys, scheme: nodeEd25519, now };
+    const admin = await testDatabase.connect('admin');
+    await admin.query('begin; lock table ledger.universal_registry in access exclusive mode');
+    const folder = await mkdtemp(join(home, 'held-'));
+    const logged: Record<string, unknown>[] = [];
+    const auditing = startAuditing(folder, options, (entry) => logged.push(entry), 50);
+    const ended: string[] = [];
+    const asked = auditing.run({}, new Date(Date.now() + 5_000)).finally(() => ended.push('run'));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const stopped = auditing.stop().then(() => ended.push('stop'));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(ended).toEqual([]);
+    await admin.query('rollback');
+    expect(await asked).toMatchObject({ worked: true });
+    await stopped;
+    expect(ended).toEqual(['run', 'stop']);
+    expect(logged).toEqual([]);
+  });
+
   it('audits again and again, says what is wrong, and is silent once it was stopped', async () => {
     const options = { database: testDatabase.open('loglineos_auditor'), keys: trustedKeys, scheme: nodeEd25519, now };
     const [appended] = await appendSpans(testDatabase.open('loglineos_app'), [draft()], contextOf(ALICE));
