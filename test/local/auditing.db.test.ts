@@ -24,9 +24,10 @@ const now = () => new Date();
 
 describe('the timer of the auditor', () => {
   it('waits at its end for the run that is at work, and not only for those that were refused since', async () => {
-    const options = { database: testDatabase.open('loglineos_auditor'), keys: trustedKeys, scheme: nodeEd25519, now };
-    const admin = await testDatabase.connect('admin');
-    await admin.query('begin; lock table ledger.universal_registry in access exclusive mode');
+    const database = testDatabase.open('loglineos_auditor', { connectionsMax: 1 });
+    const options = { database, keys: trustedKeys, scheme: nodeEd25519, now };
+    const held = Promise.withResolvers<void>();
+    const holding = database.transaction(ALICE, () => held.promise); // its only connection
     const folder = await mkdtemp(join(home, 'held-'));
     const logged: Record<string, unknown>[] = [];
     const auditing = startAuditing(folder, options, (entry) => logged.push(entry), 50);
@@ -36,7 +37,8 @@ describe('the timer of the auditor', () => {
     const stopped = auditing.stop().then(() => ended.push('stop'));
     await new Promise((resolve) => setTimeout(resolve, 100));
     expect(ended).toEqual([]);
-    await admin.query('rollback');
+    held.resolve();
+    await holding;
     expect(await asked).toMatchObject({ worked: true });
     await stopped;
     expect(logged).toEqual([]);
