@@ -560,7 +560,7 @@ describe('the deployed functions, one after the other', () => {
       [{ timeout_ms: undefined }, 'FIELD_MISSING'],
       [{ memory_mb: -1 }, 'FIELD_INVALID'],
       [{ input: '{' }, 'FIELD_INVALID'],
-      [{ compartment: '' }, 'FIELD_INVALID'],
+      [{ compartment: 7 }, 'FIELD_INVALID'],
     ] as const) {
       expect((await sandbox.invoke({ ...job, ...change })).error, JSON.stringify(change)).toMatchObject({ name: code });
     }
