@@ -19,8 +19,11 @@ import { toSpansById } from './rows.ts';
 export const APPEND_BATCH_MAX = 1_000;
 /** From so many spans on, other threads gain more than handing over costs. */
 const SIGNED_ON_THREADS_MIN = 16;
-/** Times an append that named no seq is tried again when another writer was first. */
-const CONFLICT_RETRIES_MAX = 5;
+/**
+ * Times an append that named no seq is tried again when another writer was first. After the first it waits in line, but who
+ * comes anew does not, and may be first again.
+ */
+const CONFLICT_RETRIES_MAX = 20;
 
 /**
  * What a caller says of a span; the rest is completed here. With an `id` that exists it becomes that span's next
