@@ -23,6 +23,10 @@ export async function benchImports(): Promise<Figure[]> {
         arn,
       ]),
     ),
+    CONNECTIONS_TABLE: 'bench',
+    AUDIT_TABLE: 'bench',
+    READER_FUNCTION: 'bench',
+    SOCKETS_ENDPOINT: 'https://localhost',
     TRUSTED_ROOT_KEYS: PLACEHOLDER,
     TRUSTED_RUNTIME_KEYS: PLACEHOLDER,
   };
