@@ -1,8 +1,9 @@
 import { ConflictError, InputError } from '../errors.ts';
 import type { StoredSpan } from '../span/index.ts';
-import type { Database, Identity, Row, Statement } from './database.ts';
+import { readAsAuditor } from './as-auditor.ts';
+import type { Database, Row } from './database.ts';
 import { ExportPart, ExportReader, type ExportSummary, nameOf, type RowName } from './export-file.ts';
-import { spanTypes, toSpan } from './rows.ts';
+import { toSpan } from './rows.ts';
 import { PAGE_MAX, pageText, readPage } from './span-filter.ts';
 import { type Cursor, parseCursor, TIMELINE_START } from './timeline.ts';
 
@@ -15,22 +16,12 @@ export interface RegistryPlace {
 /** Before the first row. */
 export const REGISTRY_START: RegistryPlace = { txId: '0', position: 0 };
 
-const AUDITOR: Identity = { userId: 'auditor', tenantId: 'system' };
-
-/** Read as the auditor, who sees all rows of every tenant. */
-export function audit<R extends Row = Row>(database: Database, statement: Statement): Promise<R[]> {
-  return database.transaction(AUDITOR, (query) => query<R>({ types: spanTypes, ...statement }), {
-    readOnly: true,
-    role: 'loglineos_auditor',
-  });
-}
-
 /** Where a row stands in this ledger; null when the ledger has no such row. */
-export async function findRow(
+export async function findExportedRow(
   database: Database,
   { id, seq, position, curr_hash }: RowName,
 ): Promise<RegistryPlace | null> {
-  const [row] = await audit<{ tx_id: string }>(database, {
+  const [row] = await readAsAuditor<{ tx_id: string }>(database, {
     text: `select tx_id from ledger.universal_registry
             where id = $1 and seq = $2 and position = $3 and curr_hash = $4`,
     values: [id, seq, position, curr_hash],
@@ -46,7 +37,7 @@ export async function findRow(
 export async function rowAt(database: Database, cursor: Cursor): Promise<RowName | null> {
   if (cursor === TIMELINE_START) return null;
   const { txId, position } = parseCursor(cursor);
-  const [row] = await audit(database, {
+  const [row] = await readAsAuditor(database, {
     text: 'select * from ledger.universal_registry where tx_id = $1::xid8 and position = $2',
     values: [String(txId), String(position)],
   });
@@ -71,13 +62,13 @@ export async function* exportLedger(
   after: RowName | null,
   earlier: ExportReader = new ExportReader(),
 ): AsyncGenerator<{ text: string; summary: ExportSummary }> {
-  let place = after === null ? REGISTRY_START : await findRow(database, after);
+  let place = after === null ? REGISTRY_START : await findExportedRow(database, after);
   if (place === null) {
     throw new ConflictError('LEDGER_DIFFERS', `this ledger does not have ${describeRow(after as RowName)}`);
   }
   const part = earlier.open ?? new ExportPart(after, earlier.digest);
   if (earlier.open === null) yield { text: `${part.beginLine}\n`, summary: part.summary };
-  const [horizon] = await audit(database, { text: 'select pg_snapshot_xmin(pg_current_snapshot()) as xmin' });
+  const [horizon] = await readAsAuditor(database, { text: 'select pg_snapshot_xmin(pg_current_snapshot()) as xmin' });
   for (;;) {
     const spans = await readRows(database, place, horizon?.xmin as string);
     const last = spans.at(-1);
@@ -92,7 +83,7 @@ export async function* exportLedger(
 
 /** A page of what stands behind a place and before the transaction of the horizon. */
 async function readRows(database: Database, place: RegistryPlace, horizon: string): Promise<StoredSpan[]> {
-  const found = await audit<Row>(database, {
+  const found = await readAsAuditor<Row>(database, {
     text: pageText(`select r.id, r.seq, r.tx_id, r.position from ledger.universal_registry r
                      where (r.tx_id, r.position) > ($1::xid8, $2::bigint) and r.tx_id < $3::xid8
                      order by r.tx_id, r.position limit ${PAGE_MAX}`),

@@ -8,8 +8,9 @@ import {
   type TrustedKeys,
   verifySpan,
 } from '../span/index.ts';
+import { readAsAuditor, versionLinksStatement } from './as-auditor.ts';
 import type { Database, Row } from './database.ts';
-import { audit, describeRow, findRow, REGISTRY_START, type RegistryPlace } from './export.ts';
+import { describeRow, findExportedRow, REGISTRY_START, type RegistryPlace } from './export.ts';
 import { ExportReader, isSameRow, type Line, parseRow, type RowName } from './export-file.ts';
 
 /** Rows that are written in one transaction, and bytes of them, unless a version waits for the one before it. */
@@ -172,14 +173,14 @@ class LedgerRows {
 
   /** @throws {ConflictError} `LEDGER_DIFFERS`: it does not have the row that an export goes on behind. */
   static async openBehind(database: Database, row: RowName | null): Promise<LedgerRows> {
-    const place = row === null ? REGISTRY_START : await findRow(database, row);
+    const place = row === null ? REGISTRY_START : await findExportedRow(database, row);
     if (place !== null) return new LedgerRows(database, place);
     throw differs(`the export goes on behind ${describeRow(row as RowName)}; import first what came before`);
   }
 
   async next(): Promise<RowName | null> {
     if (this.#index === this.#page.length && !this.#isEnd) {
-      this.#page = await audit<RowName & Row & { tx_id: string }>(this.#database, {
+      this.#page = await readAsAuditor<RowName & Row & { tx_id: string }>(this.#database, {
         text: `select r.id, r.seq, r.position, r.curr_hash, r.tx_id from ledger.universal_registry r
                 where (r.tx_id, r.position) > ($1::xid8, $2::bigint) order by r.tx_id, r.position limit ${PAGE_ROWS}`,
         values: [this.last.txId, this.last.position],
@@ -195,7 +196,7 @@ class LedgerRows {
   }
 
   async countRest(): Promise<number> {
-    const [rest] = await audit<{ rows: number }>(this.#database, {
+    const [rest] = await readAsAuditor<{ rows: number }>(this.#database, {
       text: 'select count(*) as rows from ledger.universal_registry r where (r.tx_id, r.position) > ($1::xid8, $2::bigint)',
       values: [this.last.txId, this.last.position],
     });
@@ -223,12 +224,8 @@ async function findWaiting(database: Database, items: Item[]): Promise<Item | nu
   const before = (row: StoredSpan) => known.get(`${row.id} ${row.seq - 1}`);
   const later = items.filter(({ row }) => row.seq > 0);
   const sought = later.filter(({ row }) => before(row) === undefined);
-  const found = await audit<Row>(database, {
-    text: `select r.id, r.seq, r.curr_hash, r.tenant_id, r.owner_id, r.entity_type
-             from unnest($1::uuid[], $2::integer[]) before (id, seq)
-             join ledger.universal_registry r on r.id = before.id and r.seq = before.seq`,
-    values: [sought.map(({ row }) => row.id), sought.map(({ row }) => row.seq - 1)],
-  });
+  const wanted = sought.map(({ row }) => ({ id: row.id, seq: row.seq - 1 }));
+  const found = await readAsAuditor(database, versionLinksStatement(wanted));
   for (const row of found as unknown as StoredSpan[]) known.set(`${row.id} ${row.seq}`, row);
   for (const { line, row } of items) {
     const problem = checkChain(row, before(row));

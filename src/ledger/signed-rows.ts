@@ -1,8 +1,7 @@
 import { RESERVED_FOR_CLIENTS } from '../span/index.ts';
-import type { Database, Identity, Row } from './database.ts';
-import { spanTypes } from './rows.ts';
+import { readAsAuditor } from './as-auditor.ts';
+import type { Database, Row } from './database.ts';
 
-const AUDITOR: Identity = { userId: 'auditor', tenantId: 'system' };
 const TIMEOUT_MS = 60 * 60 * 1000;
 
 /** A row as one names it to people. */
@@ -61,6 +60,5 @@ export async function readRowsSignedBehind(
 }
 
 function readAll(database: Database, text: string, values: unknown[]): Promise<Row[]> {
-  const options = { readOnly: true, role: 'loglineos_auditor', timeoutMs: TIMEOUT_MS } as const;
-  return database.transaction(AUDITOR, (query) => query<Row>({ text, values, types: spanTypes }), options);
+  return readAsAuditor(database, { text, values }, TIMEOUT_MS);
 }

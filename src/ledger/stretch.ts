@@ -1,5 +1,6 @@
 import type { StoredSpan } from '../span/index.ts';
-import type { Database, Identity, Row, TransactionQuery } from './database.ts';
+import { asAuditor, versionLinksStatement } from './as-auditor.ts';
+import type { Database, Row, TransactionQuery } from './database.ts';
 import { spanTypes, toSpan } from './rows.ts';
 
 /** Where a row stands in the timeline: transaction, then position. Decimal digits, because both have 64 bits. */
@@ -30,7 +31,6 @@ export interface WitnessedRow {
 /** Rows that are fetched, and held, at once: one may have a megabyte. */
 const FETCH_ROWS = 50;
 const LOOK_MS_MAX = 10_000;
-const AUDITOR: Identity = { userId: 'auditor', tenantId: 'system' };
 
 /**
  * Where a row stands now: where it was, as long as it or its witness is there; in a ledger that was imported, in the
@@ -103,14 +103,6 @@ export async function readStretch(
   );
 }
 
-async function asAuditor<T>(
-  database: Database,
-  run: (query: TransactionQuery) => Promise<T>,
-  timeoutMs: number,
-): Promise<T> {
-  return database.transaction(AUDITOR, run, { readOnly: true, role: 'loglineos_auditor', timeoutMs });
-}
-
 /** Where the nth row after a place stands; null when there are fewer, up to another place or the end of what is settled. */
 async function placeOfRow(
   query: TransactionQuery,
@@ -168,11 +160,8 @@ async function withNeighbours(query: TransactionQuery, found: Row[]): Promise<Wi
   ]);
   const versions = new Map<string, StoredSpan>();
   if (wanted.length > 0) {
-    const text = `select r.id, r.seq, r.curr_hash, r.tenant_id, r.owner_id, r.entity_type
-                    from unnest($1::uuid[], $2::integer[]) wanted (id, seq)
-                    join ledger.universal_registry r on r.id = wanted.id and r.seq = wanted.seq`;
-    const values = [wanted.map(({ id }) => id), wanted.map(({ seq }) => seq)];
-    for (const row of await query<Row>({ text, values })) versions.set(`${row.id} ${row.seq}`, toSpan(row));
+    const found = await query<Row>(versionLinksStatement(wanted));
+    for (const row of found) versions.set(`${row.id} ${row.seq}`, toSpan(row));
   }
   return rows.map(({ span, witness }) => ({
     span,

@@ -6,7 +6,8 @@ import {
   type TrustedKeys,
   verifySpan,
 } from '../span/index.ts';
-import type { Database, Identity, Row } from './database.ts';
+import { asAuditor } from './as-auditor.ts';
+import type { Database, Row } from './database.ts';
 import { spanTypes, toSpan } from './rows.ts';
 
 export interface VerifyReport {
@@ -19,7 +20,6 @@ export interface VerifyReport {
 const FETCH_ROWS = 500;
 const MISSING_NAMED_MAX = 100;
 const VERIFY_TIMEOUT_MS = 24 * 60 * 60 * 1000;
-const AUDITOR: Identity = { userId: 'auditor', tenantId: 'system' };
 
 /**
  * Read every row of the ledger beside what its witness remembers, and check hash, signature, key, chain and place. One
@@ -37,8 +37,8 @@ export async function verifyLedger(
   let checked = 0;
   let before: StoredSpan | undefined;
   let next = { id: '', seq: 0 };
-  await database.transaction(
-    AUDITOR,
+  await asAuditor(
+    database,
     async (query) => {
       await query({
         text: `declare ledger_rows no scroll cursor for
@@ -78,7 +78,7 @@ export async function verifyLedger(
         onProgress(checked);
       }
     },
-    { readOnly: true, role: 'loglineos_auditor', timeoutMs: VERIFY_TIMEOUT_MS },
+    VERIFY_TIMEOUT_MS,
   );
   return { ok: problems.length === 0, checked, problems };
 }
