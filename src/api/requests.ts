@@ -100,12 +100,12 @@ export function requestRoutes(stage0: Stage0): OpenAPIHono<Variables> {
         path: `/requests/${how}`,
         operationId: `${how}Requests`,
         summary,
-        description: `Those that are named, or the first that match; at most ${REQUESTS_CHANGED_MAX}.`,
+        description: `Those that are named, or the newest that match; at most ${REQUESTS_CHANGED_MAX}, and \`before\` goes on with the next.`,
         tag: 'Running',
         body: { schema: SelectionBody, examples: SELECTION_EXAMPLES },
         status: 200,
         answer: ChangesSchema,
-        example: { changed: [EXAMPLE_REQUEST_ID], unchanged: [] },
+        example: { changed: [EXAMPLE_REQUEST_ID], unchanged: [], before: null },
         problems: [409],
       },
       ({ body }, c) =>
@@ -118,7 +118,7 @@ export function requestRoutes(stage0: Stage0): OpenAPIHono<Variables> {
 
 function selectionOf(body: z.output<typeof SelectionBody>): RequestSelection {
   if ('ids' in body) return body;
-  return { filter: filterOf(body.filter), limit: body.limit ?? REQUESTS_CHANGED_MAX };
+  return { filter: filterOf(body.filter), before: body.before ?? null, limit: body.limit ?? REQUESTS_CHANGED_MAX };
 }
 
 function filterOf({ state, status, function_id }: z.output<typeof SelectionFilter>): RequestFilter {

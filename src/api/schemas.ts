@@ -390,6 +390,7 @@ export const SelectionBody = z
     }).openapi('RequestsByIds'),
     object({
       filter: SelectionFilter,
+      before: before().nullish(),
       limit: wholeNumber(1)
         .refine((count) => count <= REQUESTS_CHANGED_MAX, BATCH_SIZE)
         .nullish()
@@ -401,6 +402,7 @@ export const ChangesSchema = z
   .object({
     changed: z.array(z.string()),
     unchanged: z.array(z.object({ id: z.string(), reason: z.string().openapi({ description: 'A code.' }) })),
+    before: cursor().nullable().openapi({ description: 'Goes on with the next that match; null when there are none.' }),
   })
   .openapi('RequestChanges');
 
@@ -493,7 +495,9 @@ export type Executing = z.infer<typeof ExecuteAnswer>;
 export type RequestView = z.infer<typeof RequestSchema>;
 export type RequestPage = z.infer<typeof RequestPageSchema>;
 export type RequestFilter = Typed<keyof z.input<typeof SelectionFilter>>;
-export type RequestSelection = { ids: string[] } | { filter: RequestFilter; limit?: number | undefined };
+export type RequestSelection =
+  | { ids: string[] }
+  | { filter: RequestFilter; before?: string | undefined; limit?: number | undefined };
 export type RequestChanges = z.infer<typeof ChangesSchema>;
 export type Metrics = z.infer<typeof MetricsSchema>;
 export type ManifestView = z.infer<typeof ManifestSchema>;

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { Client, RequestFilter } from '../client/index.ts';
+import type { Client, RequestChanges, RequestFilter } from '../client/index.ts';
 import { InputError } from '../errors.ts';
 import { count, show, table } from './output.ts';
 import { describeRequest } from './run-commands.ts';
@@ -79,17 +79,18 @@ function addChange(requests: Command, how: 'cancel' | 'redrive', done: string, d
     });
 }
 
-/** Call by call, until none is left that matches. */
+/** Call by call, each one once: one that is redriven and dead again before the last call is not redriven again. */
 async function changeMatching(client: Client, how: 'cancel' | 'redrive', filter: RequestFilter, limit: number) {
-  const changes: Awaited<ReturnType<Client['cancel']>> = { changed: [], unchanged: [] };
-  while (changes.changed.length < limit) {
-    const next = Math.min(CHANGED_MAX, limit - changes.changed.length);
-    const { changed, unchanged } = await client[how]({ filter, limit: next });
-    changes.changed.push(...changed);
-    changes.unchanged.push(...unchanged);
-    if (changed.length === 0) break;
-  }
-  return changes;
+  const all: Omit<RequestChanges, 'before'> = { changed: [], unchanged: [] };
+  let before: string | undefined;
+  do {
+    const next = Math.min(CHANGED_MAX, limit - all.changed.length);
+    const changes = await client[how]({ filter, before, limit: next });
+    all.changed.push(...changes.changed);
+    all.unchanged.push(...changes.unchanged);
+    before = changes.before ?? undefined;
+  } while (before !== undefined && all.changed.length < limit);
+  return all;
 }
 
 function withFilter(command: Command): Command {

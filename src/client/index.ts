@@ -10,6 +10,7 @@ export type {
   ManifestView,
   Metrics,
   NewToken,
+  RequestChanges,
   RequestFilter,
   RequestSelection,
   RequestView,

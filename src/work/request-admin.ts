@@ -2,6 +2,7 @@ import { ConflictError } from '../errors.ts';
 import {
   type AppendContext,
   appendOnce,
+  type Cursor,
   type Database,
   findQueuedRequests,
   lockRequests,
@@ -18,13 +19,15 @@ export const REQUESTS_CHANGED_MAX = 1_000;
 /** Times that a call which met another writer is tried again. */
 const ATTEMPTS_MAX = 5;
 
-/** Which requests: those that are named, or the first that match. */
-export type RequestSelection = { ids: string[] } | { filter: RequestFilter; limit: number };
+/** Which requests: those that are named, or the newest that match; `before` goes on where another call ended. */
+export type RequestSelection = { ids: string[] } | { filter: RequestFilter; before: Cursor | null; limit: number };
 
 export interface RequestChanges {
   changed: string[];
   /** `reason` is a code: `REQUEST_NOT_FOUND`, `NOT_YOUR_SPAN`, or what the change itself says. */
   unchanged: { id: string; reason: string }[];
+  /** Where the next call goes on; null when no more matched. What was redriven has a newer place: it is not met again. */
+  before: Cursor | null;
 }
 
 /** What an owner may do to a request from outside: a version that he appends himself. */
@@ -88,7 +91,10 @@ async function changeOnce(
   change: RequestChange,
   selection: RequestSelection,
 ): Promise<RequestChanges> {
-  const ids = 'ids' in selection ? [...new Set(selection.ids)] : await findIds(query, change, selection);
+  const { ids, before } =
+    'ids' in selection
+      ? { ids: [...new Set(selection.ids)], before: null }
+      : await findRequests(query, change, selection);
   await lockRequests(query, ids);
   const records = await readRequests(query, ids);
   const known = new Map(records.map(({ request }) => [request.id, request]));
@@ -102,17 +108,17 @@ async function changeOnce(
   });
   if (drafts.length > 0) await appendOnce(query, drafts, context);
   const unchanged = [...reasons].flatMap(([id, reason]) => (reason === null ? [] : [{ id, reason }]));
-  return { changed, unchanged };
+  return { changed, unchanged, before };
 }
 
-async function findIds(
+async function findRequests(
   query: TransactionQuery,
   change: RequestChange,
-  { filter, limit }: { filter: RequestFilter; limit: number },
-): Promise<string[]> {
+  { filter, before, limit }: { filter: RequestFilter; before: Cursor | null; limit: number },
+): Promise<{ ids: string[]; before: Cursor | null }> {
   const states = change.states.filter((state) => filter.states?.includes(state) ?? true);
-  const found = await findQueuedRequests(query, { ...filter, states }, null, limit);
-  return found.map(({ id }) => id);
+  const found = await findQueuedRequests(query, { ...filter, states }, before, limit);
+  return { ids: found.map(({ id }) => id), before: found[limit - 1]?.cursor ?? null };
 }
 
 function reasonAgainst(

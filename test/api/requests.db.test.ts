@@ -291,7 +291,7 @@ describe('GET /api/requests', () => {
     const other = await change('cancel', { filter: {} }, caller());
     expect([...other.changed, ...other.unchanged.map((one: AnyJson) => one.id)]).not.toContain(id);
     const unchanged = [{ id, reason: 'REQUEST_NOT_FOUND' }];
-    expect(await change('cancel', { ids: [id] }, caller())).toEqual({ changed: [], unchanged });
+    expect(await change('cancel', { ids: [id] }, caller())).toEqual({ changed: [], unchanged, before: null });
     expect(await read(id)).toMatchObject({ status: 'scheduled', state: 'ready' });
   });
 
@@ -320,6 +320,7 @@ describe('POST /api/requests/cancel', () => {
     expect(await change('cancel', { ids: [ready, delayed, failed, ready] })).toEqual({
       changed: [ready, delayed, failed],
       unchanged: [],
+      before: null,
     });
     expect(await read(ready)).toMatchObject({
       status: 'cancelled',
@@ -353,6 +354,7 @@ describe('POST /api/requests/cancel', () => {
         { id: gone, reason: 'REQUEST_NOT_FOUND' },
         { id: fn, reason: 'REQUEST_NOT_FOUND' },
       ],
+      before: null,
     });
     expect(await installation.count()).toBe(count);
   });
@@ -388,7 +390,7 @@ describe('POST /api/requests/cancel', () => {
     const rows = JSON.stringify([nextVersion(before, { status: 'complete' })]);
     await worker.query(`select ledger.append('alice', 'acme', $1)`, [rows]);
     await worker.query('commit');
-    expect(await cancelling).toEqual({ changed: [], unchanged: [{ id, reason: 'REQUEST_CLOSED' }] });
+    expect(await cancelling).toMatchObject({ changed: [], unchanged: [{ id, reason: 'REQUEST_CLOSED' }] });
     expect(await read(id)).toMatchObject({ status: 'complete', state: null });
   });
 
@@ -400,7 +402,7 @@ describe('POST /api/requests/cancel', () => {
     const filter = { function_id: fn };
     expect(await change('cancel', { filter: { ...filter, state: 'delayed' } })).toMatchObject({ changed: [all[1]] });
     expect(await change('cancel', { filter, limit: 1 })).toMatchObject({ changed: [all[2]] });
-    expect(await change('cancel', { filter })).toEqual({ changed: [all[0]], unchanged: [] });
+    expect(await change('cancel', { filter })).toEqual({ changed: [all[0]], unchanged: [], before: null });
     expect(await read(kept)).toMatchObject({ status: 'scheduled' });
     expect(await read(all[3] as string)).toMatchObject({ status: 'dead' });
   });
@@ -435,6 +437,7 @@ describe('POST /api/requests/redrive', () => {
     expect(await change('redrive', { ids: [id, waiting] })).toEqual({
       changed: [id],
       unchanged: [{ id: waiting, reason: 'REQUEST_NOT_DEAD' }],
+      before: null,
     });
     expect(await read(id)).toMatchObject({
       status: 'scheduled',
@@ -451,12 +454,28 @@ describe('POST /api/requests/redrive', () => {
   it('takes what matches', async () => {
     const [dead, waiting] = [await execute(), await execute()];
     await end(dead, 'dead');
-    expect(await change('redrive', { filter: { function_id: fn } })).toEqual({ changed: [dead], unchanged: [] });
+    expect(await change('redrive', { filter: { function_id: fn } })).toMatchObject({ changed: [dead], unchanged: [] });
     expect(await change('redrive', { filter: { function_id: fn, status: 'dead' } })).toEqual({
       changed: [],
       unchanged: [],
+      before: null,
     });
     expect(await read(waiting)).toMatchObject({ status: 'scheduled' });
+  });
+
+  it('goes through all that match, page by page, and meets none twice that is dead again', async () => {
+    const ids: string[] = [];
+    for (let i = 0; i < 3; i++) ids.push(await execute());
+    for (const id of ids) await end(id, 'dead');
+    const redriven: string[] = [];
+    let before = null;
+    do {
+      const changes = await change('redrive', { filter: { function_id: fn }, before, limit: 2 });
+      for (const id of changes.changed) await end(id, 'dead');
+      redriven.push(...changes.changed);
+      before = changes.before;
+    } while (before !== null);
+    expect(redriven).toEqual(ids.toReversed());
   });
 });
 
