@@ -19,8 +19,9 @@ export default async function main(ctx) {
   let mayClaim = true;
   let lookedAt = 0;
   let slots = SLOTS_MIN;
-  // What has ended is closed while the next is claimed and run.
-  let closing = Promise.resolve();
+  // What has ended is closed while the next is claimed and run: one batch is sealed while another is being written.
+  /** @type {Promise<void>[]} */
+  const closings = [];
 
   while (!isOver || open.size > 0) {
     const now = Date.parse(ctx.now());
@@ -42,9 +43,9 @@ export default async function main(ctx) {
       const isSoon = Date.parse(ctx.now()) - open.get(request_id).claimed_at < SOON_MS;
       slots = isSoon ? Math.min(slots + 1, SLOTS_MAX) : Math.max(slots - 1, SLOTS_MIN);
     }
-    await closing;
-    closing = close(heard.outcomes.map((outcome) => decide(ctx, outcome, open.get(outcome.request_id))));
-    if (isOver) await closing;
+    while (closings.length >= CLOSINGS_MAX) await closings.shift();
+    closings.push(close(heard.outcomes.map((outcome) => decide(ctx, outcome, open.get(outcome.request_id)))));
+    if (isOver) await Promise.all(closings);
     // A sandbox that takes nothing now will not take more a moment later.
     mayClaim = heard.outcomes.length === 0 || heard.outcomes.some((outcome) => outcome.status !== 'not_run');
   }
@@ -76,6 +77,8 @@ const RESERVE = 32;
 /** How many must be free for a look at the queue, so that it is worth it; after a while one is enough. */
 const CLAIM_MIN = RESERVE + 64;
 const LOOK_MS = 200;
+/** Batches that are closed at once. */
+const CLOSINGS_MAX = 2;
 /** How long to wait for an outcome, or a hint of new work, before looking at the queue again. */
 const IDLE_MS = 1_000;
 

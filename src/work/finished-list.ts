@@ -26,13 +26,16 @@ export class FinishedList {
     if (this.#finished.length === 1 || this.#finished.length === GATHER_MAX || this.#running === 0) this.#wake?.();
   }
 
-  /** Everything that finished; waits at most `waitMs` for the first, or until there may be new work to claim. */
+  /**
+   * What finished, at most as many as are worth writing together: the rest come next, while these are written. Waits at
+   * most `waitMs` for the first, or until there may be new work to claim.
+   */
   async take(waitMs: number): Promise<object[]> {
     if (this.#finished.length === 0) await Promise.race([this.#next(), this.#tick.wait(waitMs)]);
     if (this.#finished.length > 0 && this.#finished.length < GATHER_MAX && this.#running > 0) {
       await Promise.race([this.#next(), sleep(GATHER_MS)]);
     }
-    return this.#finished.splice(0);
+    return this.#finished.splice(0, GATHER_MAX);
   }
 
   #next(): Promise<void> {
