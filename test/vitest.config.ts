@@ -13,8 +13,8 @@ export default defineConfig({
     pool: 'forks',
     // Node itself loads the modules, as in production: the code uses import.meta.resolve and starts processes of .ts files.
     experimental: { viteModuleRunner: false },
-    // Beside one Postgres, on a machine with two cores: one more than cores, because many tests wait for a clock.
-    maxWorkers: 3,
+    // Two processes beside one Postgres: more of them disturb tests of time, and two cores are busy anyway.
+    maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 60_000,
     teardownTimeout: 30_000,

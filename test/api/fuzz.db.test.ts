@@ -184,7 +184,9 @@ function bodyOf({ schema, examples }: AnyJson): fc.Arbitrary<unknown> {
 
 function requestsOf({ path, method, operation }: Operation): fc.Arbitrary<Sent> {
   const { parameters = [], requestBody } = operation;
+  const named = parameters.find((parameter: AnyJson) => parameter.name === 'id')?.schema.example ?? '';
   const ids = fc.oneof(
+    { weight: 4, arbitrary: fc.constant(named) },
     { weight: 4, arbitrary: fc.constantFrom(...KNOWN_IDS) },
     { weight: 1, arbitrary: fc.uuid() },
     { weight: 1, arbitrary: nastyText.map((text) => encodeURIComponent(text.toWellFormed())) },

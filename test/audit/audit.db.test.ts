@@ -64,16 +64,8 @@ async function tamper(sql: string): Promise<void> {
   await admin.query(`${each('disable trigger all')}; ${sql}; ${each('enable trigger all')}`);
 }
 
-/** An older transaction in a database of another test holds back what settles here; our own may do so on purpose. */
-async function othersEnded(): Promise<void> {
-  const text = `select from pg_stat_activity
-                 where datname <> current_database()
-                   and age(backend_xid) >= (select min(age(xmin)) from ledger.universal_registry)`;
-  await expect.poll(async () => (await admin.query(text)).rowCount, { timeout: 20_000 }).toBe(0);
-}
-
 async function run(order: AuditOrder = {}, more: Partial<AuditOptions> = {}) {
-  await othersEnded();
+  await testDatabase.othersEnded();
   const endOfTime = new Date(Date.now() + 60_000);
   const options = { database: auditor, keys: trustedKeys, scheme: nodeEd25519, store, historyMs: 10_000, endOfTime };
   return audit({ ...options, segmentRows: SEGMENT_ROWS, now: () => new Date(), ...more }, order);

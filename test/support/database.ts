@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { inject } from 'vitest';
+import { expect, inject } from 'vitest';
 import { Database, type DatabaseOptions, type LoginRole } from '../../src/ledger/index.ts';
 import { TEST_PASSWORD, withClient, withDatabase } from './postgres-server.ts';
 
@@ -15,6 +15,8 @@ export interface TestDatabase {
   open(role: LoginRole | 'admin', options?: Partial<DatabaseOptions>): Database;
   /** A bare connection of one role, closed together with the database. */
   connect(role: LoginRole | 'admin'): Promise<pg.Client>;
+  /** An older transaction in a database of another test holds the timeline of this one back: until there is none. */
+  othersEnded(): Promise<void>;
   /** Closes what was opened, then drops the database. */
   close(): Promise<void>;
 }
@@ -48,6 +50,14 @@ export async function createTestDatabase(): Promise<TestDatabase> {
       await client.connect();
       opened.push(client);
       return client;
+    },
+    async othersEnded() {
+      const text = `select from pg_stat_activity
+                     where datname <> current_database()
+                       and age(backend_xid) >= (select min(age(xmin)) from ledger.universal_registry)`;
+      await withClient(adminUrl, (client) =>
+        expect.poll(async () => (await client.query(text)).rowCount, { timeout: 20_000 }).toBe(0),
+      );
     },
     async close() {
       // The database itself goes at the end of the run: to drop one holds the timelines of all others back meanwhile.
