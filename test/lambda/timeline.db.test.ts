@@ -8,7 +8,6 @@ import type { TimelineAnswer } from '../../src/lambda/timeline-pages.ts';
 import { appendSpans, type Identity, type SpanDraft } from '../../src/ledger/index.ts';
 import type { Client, GatewayServer } from '../aws/gateway-server.ts';
 import { runtimeSigner } from '../support/keys.ts';
-import { mostOf } from '../support/lags.ts';
 import { ALAN, ALICE, BOB, draft } from '../support/spans.ts';
 import { FunctionProcess } from './function-process.ts';
 import { READER, reader, SocketFunctions } from './socket-functions.ts';
@@ -269,15 +268,15 @@ describe('a connection', () => {
     const eager = await connect(credential(ALICE), { filter: { name: 'seven' }, after: 'end' });
     await Promise.all([lazy.type('caught_up'), eager.type('caught_up')]);
     lazy.socket.pause();
-    const lags: number[] = [];
+    let slowest = 0;
     for (let i = 5; i <= 300 && (await connections.list(new Date())).length === 2; i += 5) {
       const startedAt = performance.now();
       await append(Array.from({ length: 5 }, () => draft({ name: 'seven', content: { text: 'x'.repeat(95_000) } })));
       await eager.heard(() => eager.ofType('span').length === i);
-      lags.push(performance.now() - startedAt);
+      slowest = Math.max(slowest, performance.now() - startedAt);
     }
     await expect.poll(async () => (await connections.list(new Date())).length, { timeout: 10_000 }).toBe(1);
-    expect(mostOf(lags)).toBeLessThan(1_000);
+    expect(slowest).toBeLessThan(1_500);
     stopAt.setTime(0);
     expect((await counts).ended).toEqual({ SLOW_CLIENT: 1 });
   });

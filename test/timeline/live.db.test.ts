@@ -4,7 +4,6 @@ import { WebSocket } from 'ws';
 import { sealSpan } from '../../src/span/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { runtimeSigner } from '../support/keys.ts';
-import { mostOf } from '../support/lags.ts';
 import { ALAN, ALICE, BOB, hashable } from '../support/spans.ts';
 import { type LiveOptions, LiveServer, named, SseClient, until, WsClient } from './live-server.ts';
 
@@ -163,7 +162,7 @@ describe.each(['SSE', 'WebSocket'])('a subscriber over %s', (transport) => {
       await sleep(20);
     }
     await until(stuck.isClosed, 'the end of who does not read', 3_000);
-    expect(mostOf(lags)).toBeLessThan(500);
+    expect(Math.max(...lags)).toBeLessThan(1_000);
   });
 
   /** One that opens, and then takes nothing from its socket. */
