@@ -69,9 +69,10 @@ describe('the client, with the real routes', () => {
       { id: request_id },
     ]);
     expect((await client.metrics(1)).queue).toMatchObject({ delayed: 1 });
-    expect(await client.cancel({ filter: { function_id: fn.id } })).toMatchObject({
+    expect(await client.cancel({ filter: { function_id: fn.id } })).toEqual({
       changed: [request_id],
       unchanged: [],
+      before: null,
     });
     expect(await client.redrive({ ids: [request_id] })).toMatchObject({ changed: [] });
   });

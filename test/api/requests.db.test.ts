@@ -390,7 +390,8 @@ describe('POST /api/requests/cancel', () => {
     const rows = JSON.stringify([nextVersion(before, { status: 'complete' })]);
     await worker.query(`select ledger.append('alice', 'acme', $1)`, [rows]);
     await worker.query('commit');
-    expect(await cancelling).toMatchObject({ changed: [], unchanged: [{ id, reason: 'REQUEST_CLOSED' }] });
+    const unchanged = [{ id, reason: 'REQUEST_CLOSED' }];
+    expect(await cancelling).toEqual({ changed: [], unchanged, before: null });
     expect(await read(id)).toMatchObject({ status: 'complete', state: null });
   });
 
@@ -454,7 +455,8 @@ describe('POST /api/requests/redrive', () => {
   it('takes what matches', async () => {
     const [dead, waiting] = [await execute(), await execute()];
     await end(dead, 'dead');
-    expect(await change('redrive', { filter: { function_id: fn } })).toMatchObject({ changed: [dead], unchanged: [] });
+    const changes = await change('redrive', { filter: { function_id: fn } });
+    expect(changes).toEqual({ changed: [dead], unchanged: [], before: null });
     expect(await change('redrive', { filter: { function_id: fn, status: 'dead' } })).toEqual({
       changed: [],
       unchanged: [],

@@ -270,7 +270,7 @@ describe('a request that its owner changes while it runs', () => {
     start();
     await until(isLeased);
     const changes = await changeRequests(installation.stage0.database, context(), CANCEL, { ids: [id as string] });
-    expect(changes).toMatchObject({ changed: [id], unchanged: [] });
+    expect(changes).toEqual({ changed: [id], unchanged: [], before: null });
     await new Promise((resolve) => setTimeout(resolve, 900));
     const answer = await worker?.stop();
     expect(answer).toMatchObject({ ok: true, output: { claimed: 1, ended: { lost: 1 } } });
