@@ -1,8 +1,10 @@
 /**
  * `loglineos import`: bring the ledger of this machine (or of `DATABASE_URL`) back from exports, in their order; `-` is
  * standard input. `--dry-run` compares and writes nothing. `--digest` says which export is meant, as `export` printed it
- * when it was made: wanted where a trusted key has an end, because positions are in no signature. Exit 0: the ledger is what they say, and proves itself. 1: a
- * row does not prove itself, or in a dry run is not there. 2: not done.
+ * when it was made: wanted where a trusted key has an end, because positions are in no signature.
+ *
+ * Exit 0: the ledger is what they say, and proves itself. 1: a row does not prove itself, or in a dry run is not there.
+ * 2: not done.
  */
 import { createReadStream } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -130,7 +132,10 @@ function requireNoEnds({ root, runtime }: TrustedKeys): void {
   );
 }
 
-/** Nothing is written of an export that is not whole, or not the one that is meant. Where it was changed, the row is named, if it is one. */
+/**
+ * Nothing is written of an export that is not whole, or not the one that is meant. Where it was changed, the row is named,
+ * if it is one.
+ */
 async function requireWhole(database: Database, files: string[], options: ImportOptions): Promise<void> {
   const reader = new ExportReader(options.digests);
   try {

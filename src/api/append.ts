@@ -15,7 +15,7 @@ import { IDEMPOTENCY_KEY } from './input.ts';
 import { checkStorable, readDrafts } from './span-drafts.ts';
 
 /** Spans of one request that may come signed: each is proved before the next request has its turn. */
-const SIGNED_MAX = 100;
+export const SIGNED_MAX = 100;
 
 /**
  * Append the spans of a client, in his name: one, or a batch.
@@ -24,8 +24,8 @@ const SIGNED_MAX = 100;
  * the others find the places taken and answer the same. So all of it is new spans: one that names an id, or a later seq,
  * is refused under a key.
  *
- * A span that its author has signed, by a key that is trusted here, is proved and stored as it was sent: at most 100 in
- * one request.
+ * A span that its author has signed, by a key that is trusted here, is proved and stored as it was sent: at most
+ * `SIGNED_MAX` in one request.
  *
  * @throws {InputError} `BATCH_SIZE`
  * @throws {AccessError} `SCOPE_MISSING`: what is appended runs by itself, and the caller may execute nothing.

@@ -5,6 +5,7 @@ import { isScope, SCOPE_EXPECTED } from '../identity/scopes.ts';
 import { PAGE_MAX, QUEUE_STATES } from '../ledger/index.ts';
 import { COLUMN_TYPES, type ColumnName, isUuid, type Json, type Span, type StoredSpan } from '../span/index.ts';
 import { REQUESTS_CHANGED_MAX } from '../work/request-admin.ts';
+import { SIGNED_MAX } from './append.ts';
 
 /**
  * What every route takes and answers. The routes validate by these, `/openapi.json` is made of them, and the client has
@@ -169,7 +170,7 @@ const SpanDraftSchema = z
       'What is appended. With the `id` of a span it becomes its next version, without one it is a new span. `who`, ' +
       '`at`, `owner_id` and `tenant_id` are the caller’s and may be left out; `visibility` is private unless said. ' +
       'A span that you sign yourself comes whole, with `public_key` and `signature`, and is stored as it is; the key must ' +
-      'be one that this system trusts. One request takes at most 100 of these.',
+      `be one that this system trusts. One request takes at most ${SIGNED_MAX} of these.`,
   }) as unknown as z.ZodType<Span & { entity_type: string }>;
 
 export const AppendBody = z
