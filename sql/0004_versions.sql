@@ -46,10 +46,13 @@ begin
                      when array_position('{private,tenant,public}', a.visibility)
                           < array_position('{private,tenant,public}', before.visibility) then 3
                      when before.curr_hash <> a.prev_hash then 4
-                   end as fault
+                     when a.entity_type = 'request' and (
+                       before.status in ('complete', 'cancelled') or (before.status = 'dead' and a.status <> 'scheduled')
+                     ) then 5
+                   end as fault, before.status as status_before, a.status
               from appended a
               left join lateral (
-                select r.tenant_id, r.owner_id, r.entity_type, r.visibility, r.curr_hash
+                select r.tenant_id, r.owner_id, r.entity_type, r.visibility, r.curr_hash, r.status
                   from ledger.universal_registry r
                  where r.id = a.id and r.seq = a.seq - 1
                  limit 1
@@ -70,6 +73,10 @@ begin
     elsif wrong.fault = 4 then
       raise exception 'prev_hash of version % of span % is not the curr_hash of the version before it',
         wrong.seq, wrong.id using errcode = 'LL004';
+    elsif wrong.fault = 5 then
+      -- See 0012_request_queue.sql. Asked here, where all rows are there: their order in a statement is the caller's.
+      raise exception 'request % is % and cannot become %', wrong.id, wrong.status_before, wrong.status
+        using errcode = 'LL010';
     end if;
   end if;
 

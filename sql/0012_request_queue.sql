@@ -41,8 +41,6 @@ grant select, insert, update on ledger.daily_usage to loglineos_guard;
 create function ledger.queue_request() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  place_before text;
-  status_before text;
   due timestamptz := coalesce(new.scheduled_at, new.at);
   place text := 'ready';
   unused_day date; -- an attempt that waits has run nothing: what ends it gives back what it took of this day
@@ -57,18 +55,11 @@ begin
   end if;
 
   if new.is_deleted or new.status in ('complete', 'cancelled') then
-    delete from ledger.request_queue q where q.request_id = new.id
-      returning q.state, case when q.state <> 'leased' then q.quota_day end into place_before, unused_day;
+    delete from ledger.request_queue q where q.request_id = new.id and q.tenant_id = new.tenant_id
+      returning case when q.state <> 'leased' then q.quota_day end into unused_day;
   elsif new.seq > 0 then
-    select q.state, case when q.state <> 'leased' then q.quota_day end into place_before, unused_day
-      from ledger.request_queue q where q.request_id = new.id for update;
-  end if;
-  -- Whatever may follow on one that waits or is worked on. One that does not says itself what it is.
-  if new.seq > 0 and (place_before is null or place_before = 'dead') then
-    select r.status into status_before from ledger.universal_registry r where r.id = new.id and r.seq = new.seq - 1;
-    if status_before in ('complete', 'cancelled') or (status_before = 'dead' and new.status <> 'scheduled') then
-      raise exception 'request % is % and cannot become %', new.id, status_before, new.status using errcode = 'LL010';
-    end if;
+    select case when q.state <> 'leased' then q.quota_day end into unused_day
+      from ledger.request_queue q where q.request_id = new.id and q.tenant_id = new.tenant_id for update;
   end if;
   if unused_day is not null then
     update ledger.daily_usage u set executions = u.executions - 1
@@ -154,18 +145,21 @@ begin
                       where q.state = 'delayed' and q.tenant_id = d.id and q.due_at <= p_now)
     )
     update ledger.request_queue q set state = 'ready'
-      from late
-     cross join lateral (
-       select d.request_id from ledger.request_queue d
-        where d.state = 'delayed' and d.tenant_id = late.id and d.due_at <= p_now
-        order by d.due_at limit greatest(1, 1000 / late.tenants) for update skip locked
-     ) due
-     where q.request_id = due.request_id;
+     where q.request_id = any (array(
+       select due.request_id
+         from late
+        cross join lateral (
+          select d.request_id from ledger.request_queue d
+           where d.state = 'delayed' and d.tenant_id = late.id and d.due_at <= p_now
+           order by d.due_at limit greatest(1, 1000 / late.tenants) for update skip locked
+        ) due
+     ));
   end if;
   update ledger.request_queue q set state = 'ready', leased_until = null, takeovers = q.takeovers + 1
-    from (select l.request_id from ledger.request_queue l
-           where l.state = 'leased' and l.leased_until <= clock_timestamp() for update skip locked) lost
-   where q.request_id = lost.request_id;
+   where q.request_id = any (array(
+     select l.request_id from ledger.request_queue l
+      where l.state = 'leased' and l.leased_until <= clock_timestamp() for update skip locked
+   ));
 
   for tenant in
     with recursive waiting (id) as (

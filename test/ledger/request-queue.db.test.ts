@@ -16,9 +16,9 @@ import {
   releaseRequests,
   type SpanDraft,
 } from '../../src/ledger/index.ts';
-import type { SealedSpan, StoredSpan } from '../../src/span/index.ts';
+import { type HashableSpan, type SealedSpan, type StoredSpan, sealSpan } from '../../src/span/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
-import { ALAN, ALICE, BOB, contextOf, nextVersion, OTHER_ALICE } from '../support/spans.ts';
+import { ALAN, ALICE, BOB, contextOf, hashable, nextVersion, OTHER_ALICE } from '../support/spans.ts';
 
 const FUNCTION = randomUUID();
 const LEASE_MS = 10_000;
@@ -451,6 +451,33 @@ describe('the versions of a request', () => {
     }
     await append(id as string, { status: 'scheduled' });
     expect(idsOf(await claim(1))).toEqual([id]);
+  });
+
+  it('end once whatever the order of the rows that say so', async () => {
+    const begun = (id: string) =>
+      sealSpan({ ...hashable(), ...draft({ id, seq: 0 }) } as HashableSpan, contextOf().signer);
+    for (const order of [
+      [2, 1, 3],
+      [2, 1],
+      [3, 2, 1],
+      [1, 2, 3],
+      [1, 2],
+    ]) {
+      const id = randomUUID();
+      const chain = [begun(id)];
+      for (const status of ['complete', 'scheduled', 'scheduled']) {
+        chain.push(nextVersion(chain.at(-1) as SealedSpan, { status }));
+      }
+      await admin.query({ text: 'delete from ledger.request_queue' });
+      const rows = (seqs: number[]) => JSON.stringify(seqs.map((seq) => chain[seq]));
+      const append = (seqs: number[]) =>
+        database.query({ text: 'select ledger.append($1, $2, $3)', values: ['alice', 'acme', rows(seqs)] });
+      await append([0]);
+      await expect(append(order)).rejects.toMatchObject({ code: 'REQUEST_CLOSED' });
+      await expect(append([0, ...order])).rejects.toBeInstanceOf(ConflictError);
+      expect(await versions(id)).toHaveLength(1);
+      expect(idsOf(await claim(1))).toEqual([id]);
+    }
   });
 
   it.each(['error', 'complete', 'dead', 'cancelled', 'running', ''])('do not begin with "%s"', async (status) => {
