@@ -10,7 +10,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 /** Octal escapes of a frame for printf. */
 function frame(text: string, length: number = Buffer.byteLength(text)): string {
-  const head = Buffer.alloc(4);
+  const head = Buffer.alloc(8);
   head.writeUInt32LE(length);
   return [...head, ...Buffer.from(text)].map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('');
 }

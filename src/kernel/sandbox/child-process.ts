@@ -7,7 +7,7 @@ import { setPriority } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { InputError, LogLineError, UpstreamError } from '../../errors.ts';
 import { SYSTEM_CALLS } from '../contract.ts';
-import type { LimitCode, SandboxError, SandboxJob, SandboxResult } from './job.ts';
+import { type LimitCode, NotAlone, type SandboxError, type SandboxJob, type SandboxResult } from './job.ts';
 import { answersEach, isNestedAtMost, itemsOf, jsonBytes, parsedFrame } from './json.ts';
 import {
   ANSWER_CHARS_MAX,
@@ -17,9 +17,13 @@ import {
   CHILD_DESCRIPTORS_MAX,
   ERROR_FRAME_BYTES_MAX,
   MEMORY_MB_MIN,
+  QUICK_MS,
   RESULT_DEPTH_MAX,
   RUN_FRAME_BYTES_MAX,
+  SILENT_LOOKS_MAX,
   START_MS_MAX,
+  TOGETHER_BYTES_MAX,
+  TOGETHER_MAX,
   UUIDS_AT_START,
   UUIDS_PER_ANSWER,
 } from './limits.ts';
@@ -29,23 +33,31 @@ import { readings } from './source.ts';
 // In a bundle the same file stands beside the bundle, so this expression must stay as it is.
 const BOOTSTRAP = fileURLToPath(new URL('./child.cjs', import.meta.url));
 const PAGE_BYTES = 4096;
-/** Of untrusted code: below the host's. */
-const NICENESS = 5;
+/** Of untrusted code: below the host's, which would otherwise wait for a child whenever it gives it a run. */
+const NICENESS = 10;
 const O_CLOEXEC = 0o2000000;
 const MB = 1024 * 1024;
+/** Of a frame from the child: its length, and for how many microseconds the run has gone on. */
+const HEAD_BYTES = 8;
 
 /** Fails closed: a limit that cannot be set ends the shell before Node starts. */
 const LAUNCH =
   'ulimit -c 0 && ulimit -f 0 && ulimit -t "$1" && ulimit -d "$2" && ulimit -n "$3" && shift 3 && exec "$@"';
 
+/** A piece of code that the child has compiled. */
+interface Script {
+  id: number;
+  /** How long its last run took, in ms. */
+  lastMs: number;
+}
+
 interface Run {
   job: SandboxJob;
+  script: Script;
   resolve: (result: SandboxResult) => void;
-  startedAt: number;
-  deadlineAt: number;
+  reject: (error: NotAlone) => void;
+  sentAt: number;
   memoryBytesMax: number;
-  memoryAtStart: number;
-  memoryPeak: number;
   frameBytesMax: number;
   /** With `each`: how many answers are due. */
   items: number | undefined;
@@ -58,8 +70,11 @@ interface Run {
 /**
  * One sandbox process and the conversation with it.
  *
- * starting → idle ⇄ running → dead. Frames go strictly in turns: the parent speaks (a run, or answers to calls), then
- * the child owes exactly one frame. Anything else it sends is an oddity that ends it.
+ * starting → idle ⇄ running → dead. For every frame of the parent (a run, or answers to calls) the child owes exactly
+ * one, in their order; anything else it sends is an oddity that ends it. A child that is idle may get several quick runs
+ * at once: it is woken once for all of them, and so is the parent. What becomes of one that is alone is known to the
+ * parent by its own clock and its own look at the memory. Of several it takes only answers: when time, memory or the
+ * child itself ends, nobody can say which one it was, and all that have no answer are given back, to run alone.
  */
 export class SandboxChild implements PoolChild {
   readonly trust: SandboxJob['trust'];
@@ -79,10 +94,23 @@ export class SandboxChild implements PoolChild {
   readonly #startBefore = performance.now() + START_MS_MAX;
   #statm = -1;
   readonly #statmBuffer = Buffer.alloc(128);
-  readonly #scripts = new Map<string, number>();
+  readonly #scripts = new Map<string, Script>();
   #started: { resolve: () => void; reject: (error: Error) => void };
-  #run: Run | undefined;
-  #childOwes = true;
+  /** In their order: the first is under way, or its answer waits to travel with the next ones. */
+  readonly #runs: Run[] = [];
+  /** Since when the first of them is the first, and how often it was looked at since then. */
+  #headSince = 0;
+  #silentLooks = 0;
+  /** No other run was given with the one that is under way: what becomes of the child is its doing. */
+  #wasAlone = true;
+  #memory = 0;
+  #memoryAtStart = 0;
+  #memoryPeak = 0;
+  /** Frames that go out at the end of this turn. */
+  #unsent: Buffer[] = [];
+  #unsentBytes = 0;
+  /** Answers that are due. */
+  #owed = 1;
   #chunks: Buffer[] = [];
   #chunksBytes = 0;
 
@@ -122,25 +150,50 @@ export class SandboxChild implements PoolChild {
   }
 
   /**
-   * Runs one job; the child must be idle. Resolves for everything the code does.
+   * Whether it can have this job now: it is idle, or it got others in this same turn, and all of them are of code that
+   * was quick here the last time. Those travel together, and so do their answers.
+   */
+  takes(job: SandboxJob): boolean {
+    if (this.state === 'idle') return true;
+    const [first] = this.#runs;
+    return (
+      this.trust === 'untrusted' && // a kernel's calls want answers before the next run
+      this.#unsentBytes > 0 &&
+      this.#unsentBytes < TOGETHER_BYTES_MAX &&
+      this.#runs.length < TOGETHER_MAX &&
+      isQuick(first?.script) &&
+      isQuick(this.#scripts.get(scriptKey(job)))
+    );
+  }
+
+  /**
+   * Runs one job that the child takes. Resolves for everything the code does.
    *
    * @throws {InputError} `INPUT_INVALID` when the input is no JSON or too large (thrown at once)
+   * @throws {NotAlone} (rejects) other runs were with it and it has no result; its code may have begun
    */
   run(job: SandboxJob): Promise<SandboxResult> {
-    const frame = this.#runFrame(job);
-    const { promise, resolve } = Promise.withResolvers<SandboxResult>();
-    const startedAt = performance.now();
-    const memory = this.#residentBytes();
-    this.state = 'running';
+    const { frame, script } = this.#runFrame(job);
+    const { promise, resolve, reject } = Promise.withResolvers<SandboxResult>();
+    const now = performance.now();
+    if (this.#runs.length === 0) {
+      this.state = 'running';
+      this.#wasAlone = true;
+      this.#headSince = now;
+      this.#silentLooks = 0;
+      this.#memory = this.#residentBytes();
+      this.#memoryAtStart = this.#memory;
+      this.#memoryPeak = this.#memory;
+    }
+    if (this.#runs.length > 0) this.#wasAlone = false;
     this.runs += 1;
-    this.#run = {
+    this.#runs.push({
       job,
+      script,
       resolve,
-      startedAt,
-      deadlineAt: Math.min(startedAt + job.limits.timeoutMs, job.deadlineAt ?? Infinity),
+      reject,
+      sentAt: now,
       memoryBytesMax: Math.max(job.limits.memoryMb, MEMORY_MB_MIN) * MB,
-      memoryAtStart: memory,
-      memoryPeak: memory,
       frameBytesMax: Math.max(
         job.limits.outputBytes + 1,
         job.trust === 'kernel' ? CALLS_FRAME_BYTES_MAX + 1 : 0,
@@ -151,26 +204,30 @@ export class SandboxChild implements PoolChild {
       pending: 0,
       answers: [],
       abort: undefined,
-    };
+    });
     this.#send(frame);
     return promise;
   }
 
   /** Looks at the clock and the memory; called by the sandbox's poll while the child starts or runs. */
   check(now: number): void {
-    const run = this.#run;
+    const [run] = this.#runs;
     if (this.state === 'starting') {
       if (now > this.#startBefore) this.kill();
     } else if (run !== undefined) {
+      this.#lookAtMemory();
+      const deadlineAt = Math.min(this.#headSince + run.job.limits.timeoutMs, run.job.deadlineAt ?? Infinity);
       if (this.#exceedsMemory(run)) {
         this.#failForMemory(run);
-      } else if (now >= run.deadlineAt) {
-        this.#failAndKill('TIMEOUT', `time: at most ${Math.round(run.deadlineAt - run.startedAt)} ms`);
+      } else if (now >= deadlineAt) {
+        this.#failAndKill('TIMEOUT', `time: at most ${Math.round(deadlineAt - this.#headSince)} ms`);
+      } else if (!this.#wasAlone && ++this.#silentLooks > SILENT_LOOKS_MAX) {
+        this.kill(); // one of them is not quick after all, and the others would wait for it
       }
     }
   }
 
-  /** Ends the process at once. A run that is still open ends as THREW. */
+  /** Ends the process at once. A run that is still open ends as THREW, or as {@link NotAlone}. */
   kill(): void {
     if (this.state !== 'dead') this.#process.kill('SIGKILL');
     // Whoever waits for `gone` waits with a living event loop.
@@ -178,12 +235,12 @@ export class SandboxChild implements PoolChild {
     this.#ended('killed');
   }
 
-  #runFrame(job: SandboxJob): Buffer {
-    const key = `${job.entry}\n${job.fileName}\n${job.trust === 'kernel' ? job.codeHash : job.code}`;
+  #runFrame(job: SandboxJob): { frame: Buffer; script: Script } {
+    const key = scriptKey(job);
     const known = this.#scripts.get(key);
-    const script = known ?? this.#scripts.size;
+    const script = known ?? { id: this.#scripts.size, lastMs: Infinity };
     const header = {
-      script,
+      script: script.id,
       fileName: job.fileName,
       outputBytes: job.limits.outputBytes,
       callsBytes: CALLS_FRAME_BYTES_MAX,
@@ -198,31 +255,46 @@ export class SandboxChild implements PoolChild {
       });
     }
     this.#scripts.set(key, script);
-    return frame;
+    return { frame, script };
   }
 
+  /** What is sent in one turn goes out in one piece. */
   #send(frame: Buffer): void {
-    this.#childOwes = true;
-    this.#process.stdin?.write(frame);
+    this.#owed += 1;
+    this.#unsentBytes += frame.length;
+    this.#unsent.push(frame);
+    if (this.#unsent.length > 1) return;
+    queueMicrotask(() => {
+      const { stdin } = this.#process;
+      stdin?.write(this.#unsent.length === 1 ? this.#unsent[0] : Buffer.concat(this.#unsent));
+      this.#unsent = [];
+      this.#unsentBytes = 0;
+    });
   }
 
   #receive(chunk: Buffer) {
     if (this.state === 'dead') return;
     this.#chunks.push(chunk);
     this.#chunksBytes += chunk.length;
-    const first = this.#chunks[0];
-    if (!this.#childOwes || first === undefined) return this.#oddity('a frame out of turn');
-    if (this.#chunksBytes < 4) return;
-    const head = first.length >= 4 ? first : this.#joined();
-    const length = head.readUInt32LE(0);
-    if (length === 0 || length > (this.#run?.frameBytesMax ?? 1)) return this.#oddity(`a frame of ${length} bytes`);
-    if (this.#chunksBytes < 4 + length) return;
-    if (this.#chunksBytes > 4 + length) return this.#oddity('more than one frame');
-    const frame = this.#joined();
-    this.#chunks = [];
-    this.#chunksBytes = 0;
-    this.#childOwes = false;
-    this.#understand(String.fromCharCode(frame[4] ?? 0), frame);
+    this.#lookAtMemory(); // a run may end between two looks of the poll
+    while (this.#chunksBytes > 0) {
+      const [first] = this.#chunks;
+      if (this.#owed === 0 || first === undefined) return this.#oddity('a frame out of turn');
+      if (this.#chunksBytes < HEAD_BYTES) return;
+      const head = first.length >= HEAD_BYTES ? first : this.#joined();
+      const length = head.readUInt32LE(0);
+      if (length === 0 || length > (this.#runs[0]?.frameBytesMax ?? 1)) {
+        return this.#oddity(`a frame of ${length} bytes`);
+      }
+      const size = HEAD_BYTES + length;
+      if (this.#chunksBytes < size) return;
+      if (this.#chunksBytes > size && this.#owed === 1) return this.#oddity('more than it owes');
+      const whole = this.#joined();
+      this.#chunks = whole.length > size ? [whole.subarray(size)] : [];
+      this.#chunksBytes -= size;
+      this.#owed -= 1;
+      this.#understand(whole.subarray(0, size));
+    }
   }
 
   #joined(): Buffer {
@@ -230,8 +302,11 @@ export class SandboxChild implements PoolChild {
     return this.#chunks[0] ?? Buffer.alloc(0);
   }
 
-  #understand(kind: string, frame: Buffer) {
-    const run = this.#run;
+  #understand(frame: Buffer) {
+    const ranMs = frame.readUInt32LE(4) / 1000;
+    const kind = String.fromCharCode(frame[HEAD_BYTES] ?? 0);
+    const bodyBytes = frame.length - HEAD_BYTES - 1;
+    const [run] = this.#runs;
     if (run === undefined) {
       if (kind !== 'H' || this.state !== 'starting') return this.#oddity(`frame ${kind} without a run`);
       this.state = 'idle';
@@ -240,21 +315,21 @@ export class SandboxChild implements PoolChild {
     }
     let body: unknown;
     try {
-      body = frame.length > 5 ? parsedFrame(frame.toString('utf8', 5)) : undefined;
+      body = bodyBytes > 0 ? parsedFrame(frame.toString('utf8', HEAD_BYTES + 1)) : undefined;
     } catch {
       return this.#oddity('a frame that is not JSON');
     }
     switch (kind) {
       case 'O':
-        if (frame.length - 5 > run.job.limits.outputBytes) return this.#oddity('a result above its limit');
+        if (bodyBytes > run.job.limits.outputBytes) return this.#oddity('a result above its limit');
         if (run.items !== undefined && !answersEach(body, run.items)) return this.#oddity('no answer for each item');
-        return this.#result(run, body ?? null);
+        return this.#result(run, body ?? null, ranMs);
       case 'C':
         return this.#calls(run, body);
       case 'E':
-        return this.#finish({ ok: false, error: thrownError(body, run.job) });
+        return this.#finish({ ok: false, error: thrownError(body, run.job) }, ranMs);
       case 'S':
-        return this.#finish({ ok: false, error: syntaxError(body, run.job) });
+        return this.#finish({ ok: false, error: syntaxError(body, run.job) }, ranMs);
       case 'F':
         return this.#fail('CODE_INVALID', `code: ${expectedForm(run.job)}`);
       case 'N':
@@ -266,9 +341,8 @@ export class SandboxChild implements PoolChild {
     }
   }
 
-  #result(run: Run, output: unknown) {
+  #result(run: Run, output: unknown, ranMs: number) {
     const { trust, limits } = run.job;
-    // A run may end between two looks of the poll: here is the last one.
     if (this.#exceedsMemory(run)) return this.#failForMemory(run);
     if (trust === 'untrusted') {
       if (!isNestedAtMost(RESULT_DEPTH_MAX, output)) {
@@ -277,7 +351,7 @@ export class SandboxChild implements PoolChild {
       // Whoever passes it on writes it again.
       if (jsonBytes(output) > limits.outputBytes) return this.#failForOutput(run);
     }
-    this.#finish({ ok: true, output });
+    this.#finish({ ok: true, output }, ranMs);
   }
 
   #calls(run: Run, body: unknown) {
@@ -316,7 +390,7 @@ export class SandboxChild implements PoolChild {
   }
 
   #answer(run: Run, answer: string): void {
-    if (this.#run !== run) return;
+    if (this.#runs[0] !== run) return;
     run.pending -= 1;
     run.answers.push(answer);
     // What settles in the same turn travels together.
@@ -325,7 +399,7 @@ export class SandboxChild implements PoolChild {
 
   /** Sends what has settled, never waiting for the rest: a kernel inside a lock may need one answer to get the next. */
   #deliver(run: Run): void {
-    if (this.#run !== run || this.#childOwes || run.answers.length === 0) return;
+    if (this.#runs[0] !== run || this.#owed > 0 || run.answers.length === 0) return;
     this.#send(frameOf(`{"uuids":"${uuidStock(UUIDS_PER_ANSWER)}","answers":[${run.answers.join(',')}]}`));
     run.answers = [];
   }
@@ -340,10 +414,13 @@ export class SandboxChild implements PoolChild {
     else this.#failAndKill(code, message);
   }
 
+  #lookAtMemory(): void {
+    this.#memory = this.#residentBytes();
+    this.#memoryPeak = Math.max(this.#memoryPeak, this.#memory);
+  }
+
   #exceedsMemory(run: Run): boolean {
-    const memory = this.#residentBytes();
-    if (memory > run.memoryPeak) run.memoryPeak = memory;
-    return memory - run.memoryAtStart > run.memoryBytesMax;
+    return this.#memory - this.#memoryAtStart > run.memoryBytesMax;
   }
 
   #failForMemory(run: Run): void {
@@ -354,31 +431,32 @@ export class SandboxChild implements PoolChild {
     this.#limit('OUTPUT_TOO_LARGE', `output: at most ${run.job.limits.outputBytes} bytes of JSON`);
   }
 
+  /** Of several, nobody knows which one it was. */
   #failAndKill(code: LimitCode, message: string): void {
-    this.#process.kill('SIGKILL');
-    this.state = 'dead';
-    this.#fail(code, message);
-    this.#ended('killed');
+    if (this.#wasAlone) this.#fail(code, message);
+    this.kill();
   }
 
   #oddity(what: string): void {
-    if (this.#run === undefined) this.kill();
-    else this.#failAndKill('THREW', `protocol: the sandbox sent ${what}`);
+    this.#failAndKill('THREW', `protocol: the sandbox sent ${what}`);
   }
 
-  #finish(outcome: { ok: true; output: unknown } | { ok: false; error: SandboxError }): void {
-    const run = this.#run;
+  /** @param ranMs how long it took, where the child says so: its answer may have waited for others. */
+  #finish(outcome: { ok: true; output: unknown } | { ok: false; error: SandboxError }, ranMs = Infinity): void {
+    const run = this.#runs.shift();
     if (run === undefined) return;
-    this.#run = undefined;
     const now = performance.now();
-    const durationMs = now - run.startedAt;
-    this.busyMs += durationMs;
-    if (this.state === 'running') {
+    const durationMs = Math.min(ranMs, now - (ranMs === Infinity ? this.#headSince : run.sentAt));
+    run.script.lastMs = durationMs;
+    this.busyMs += now - this.#headSince;
+    this.#headSince = now;
+    this.#silentLooks = 0;
+    if (this.#runs.length === 0 && this.state === 'running') {
       this.state = 'idle';
       this.idleSince = now;
     }
     run.abort?.abort();
-    run.resolve({ ...outcome, durationMs, memoryBytes: Math.max(0, run.memoryPeak - run.memoryAtStart) });
+    run.resolve({ ...outcome, durationMs, memoryBytes: Math.max(0, this.#memoryPeak - this.#memoryAtStart) });
   }
 
   /** The process is dead or dying: settle what waits for it. */
@@ -386,10 +464,13 @@ export class SandboxChild implements PoolChild {
     this.state = 'dead';
     this.#started.reject(new UpstreamError('SANDBOX_UNAVAILABLE', `sandbox: no hardened child (${how})`));
     this.ready.catch(() => {});
-    if (this.#run !== undefined) {
+    if (this.#wasAlone) {
       const { code, message } = deathReason(how);
       this.#fail(code, message);
     }
+    for (const run of this.#runs.splice(0)) run.reject(new NotAlone());
+    this.#chunks = [];
+    this.#chunksBytes = 0;
     if (this.#statm >= 0) closeSync(this.#statm);
     this.#statm = -1;
   }
@@ -462,18 +543,25 @@ function launchArguments(trust: SandboxJob['trust'], memoryMbMax: number): strin
     `--max-old-space-size=${memoryMbMax}`,
     // Small, so that garbage alone does not look like the memory of a run.
     '--max-semi-space-size=4',
-    // A run's context is most of what a run costs: without these four it costs a quarter more. Full collections are for
+    // A run's context is most of what a run costs: without these three it costs a quarter more. Full collections are for
     // what contexts leave, so they come half as often; the heap is small, and nobody waits while it is cleared; a seed of
     // its own for its hash tables would only guard a child against its own tenant.
     '--initial-old-space-size=32',
     '--no-incremental-marking',
     '--no-rehash-snapshot',
-    '--no-experimental-wasm-jspi',
     // Its threads would only take turns with the processes that have work, and every one of them is memory.
     '--single-threaded',
     BOOTSTRAP,
     trust,
   ];
+}
+
+function scriptKey(job: SandboxJob): string {
+  return `${job.entry}\n${job.fileName}\n${job.trust === 'kernel' ? job.codeHash : job.code}`;
+}
+
+function isQuick(script: Script | undefined): boolean {
+  return script !== undefined && script.lastMs < QUICK_MS;
 }
 
 function openStatm(pid: number): number {

@@ -3,9 +3,10 @@
  * The bootstrap inside a sandbox child: plain JavaScript (no type stripping under --jitless), self-contained, only
  * built-ins of Node. It hardens itself, then serves one run after the other, each in a fresh context.
  *
- * There is no event loop: frames come in on descriptor 0 and leave on descriptor 1 with blocking calls, strictly in
- * turns. A frame is four bytes of length (little endian) and UTF-8 text. Only strings cross into a context, and this
- * file never awaits, inspects or prints an object that came out of one.
+ * There is no event loop: frames come in on descriptor 0 and leave on descriptor 1 with blocking calls. Each is answered
+ * by one, in their order; where several have come, their answers leave together. A frame is four bytes of length (little
+ * endian) and UTF-8 text; one that leaves has four more between them, for how many microseconds its run has gone on.
+ * Only strings cross into a context, and this file never awaits, inspects or prints an object that came out of one.
  *
  * Not here, on purpose: vm's own `timeout`. Its watchdog needs descriptors, and none are left; the parent's clock ends
  * a run by SIGKILL, which also ends what vm's timeout cannot (built-ins that never look at it).
@@ -26,6 +27,7 @@ require('internal/test/binding')
 const { readSync, writeSync, openSync } = fs;
 const { createContext, Script } = vm;
 const BufferHere = Buffer;
+const now = performance.now.bind(performance);
 /** @type {(code: number) => never} */
 const exit = /** @type {any} */ (process).reallyExit.bind(process);
 const withBridge = process.argv[2] === 'kernel';
@@ -36,6 +38,12 @@ const DOOR_FAIL = 2;
 const DOOR_TAKE = 3;
 const DOOR_DELIVER = 4;
 const DOOR_OPEN_EACH = 5;
+
+/** Contexts that are made ahead. */
+const STOCK = withBridge ? 1 : 8;
+/** So long, and so much, an answer waits for those of runs that are there already. */
+const TOGETHER_MS = 5;
+const OUTBOX_BYTES_MAX = 64 * 1024;
 
 const QUIET = { displayErrors: false };
 /** @type {import('node:vm').CreateContextOptions} */
@@ -349,33 +357,66 @@ function fresh() {
   return { context, door };
 }
 
-const inbox = BufferHere.alloc(64 * 1024);
+const IN_BYTES = 64 * 1024;
+const smallInbox = BufferHere.alloc(IN_BYTES);
+let inbox = smallInbox;
+/** What has come and is not read yet lies between these two. */
+let inboxStart = 0;
+let inboxEnd = 0;
+/** Frames that are not sent yet. @type {Buffer[]} */
+let outbox = [];
+let outboxBytes = 0;
+/** Since when the first of them waits. */
+let waitingSince = 0;
+/** When the run that is under way began. */
+let begunAt = 0;
 
-/**
- * @param {Buffer} buffer
- * @param {number} have bytes that are there
- * @param {number} wanted bytes that must be there, and more may; the process ends when the parent is gone
- */
-function fill(buffer, have, wanted) {
-  while (have < wanted) {
-    const count = readSync(0, buffer, have, buffer.length - have, null);
-    if (count === 0) exit(0);
-    have += count;
+/** @param {number} wanted bytes of the inbox that must be there; the process ends when the parent is gone */
+function fill(wanted) {
+  if (inboxEnd - inboxStart >= wanted) return;
+  flush(); // whoever is waited for hears first what there is to say
+  if (inboxStart + wanted > inbox.length) {
+    const larger = wanted > inbox.length ? BufferHere.allocUnsafe(wanted) : inbox;
+    inbox.copy(larger, 0, inboxStart, inboxEnd);
+    inbox = larger;
+    inboxEnd -= inboxStart;
+    inboxStart = 0;
   }
-  return have;
+  while (inboxEnd - inboxStart < wanted) {
+    const count = readSync(0, inbox, inboxEnd, inbox.length - inboxEnd, null);
+    if (count === 0) exit(0);
+    inboxEnd += count;
+  }
 }
 
-/** The next frame, as a rule by one call: the parent sends none before the last one is answered. */
+/** Whether the next frame is there already. */
+function hasNext() {
+  const there = inboxEnd - inboxStart;
+  return there >= 4 && there >= 4 + inbox.readUInt32LE(inboxStart);
+}
+
+/** The next frame. */
 function read() {
-  const have = fill(inbox, 0, 4);
-  const length = 4 + inbox.readUInt32LE(0);
-  let frame = inbox;
-  if (length > inbox.length) {
-    frame = BufferHere.allocUnsafe(length);
-    inbox.copy(frame, 0, 0, have);
+  fill(4);
+  const length = inbox.readUInt32LE(inboxStart);
+  fill(4 + length);
+  const start = inboxStart + 4;
+  const text = inbox.toString('utf8', start, start + length);
+  inboxStart = start + length;
+  if (inboxStart === inboxEnd) {
+    inbox = smallInbox;
+    inboxStart = 0;
+    inboxEnd = 0;
   }
-  fill(frame, have, length);
-  return frame.toString('utf8', 4, length);
+  return text;
+}
+
+function flush() {
+  if (outbox.length === 0) return;
+  const frames = outbox.length === 1 ? /** @type {Buffer} */ (outbox[0]) : BufferHere.concat(outbox);
+  outbox = [];
+  outboxBytes = 0;
+  for (let at = 0; at < frames.length; ) at += writeSync(1, frames, at, frames.length - at);
 }
 
 /**
@@ -389,10 +430,13 @@ function send(text, bytesMax) {
     send('B', 0);
     return false;
   }
-  const frame = BufferHere.allocUnsafe(4 + bytes);
+  const frame = BufferHere.allocUnsafe(8 + bytes);
   frame.writeUInt32LE(bytes, 0);
-  frame.write(text, 4, 'utf8');
-  for (let at = 0; at < frame.length; ) at += writeSync(1, frame, at, frame.length - at);
+  frame.writeUInt32LE(Math.min((now() - begunAt) * 1000, 0xffffffff), 4);
+  frame.write(text, 8, 'utf8');
+  if (outbox.length === 0) waitingSince = now();
+  outbox.push(frame);
+  outboxBytes += frame.length;
   return true;
 }
 
@@ -430,6 +474,7 @@ function compile(job) {
  * @param {ReturnType<typeof fresh>} place
  */
 function serve(frame, { context, door }) {
+  begunAt = now();
   const cut = frame.indexOf('\n');
   const job = JSON.parse(frame.slice(0, cut));
   const script = compile(job);
@@ -509,15 +554,21 @@ function emptyHostRealm() {
   }
 }
 
-let place = fresh();
+/** @type {ReturnType<typeof fresh>[]} contexts that wait for their runs */
+const stock = [fresh()];
 // Once through the whole path, so that the first real run finds it warm.
-place.door(DOOR_TAKE);
+stock.pop()?.door(DOOR_TAKE);
 if (!closeDescriptors()) exit(71);
 emptyHostRealm();
-place = fresh();
+while (stock.length < STOCK) stock.push(fresh());
 send('H', 0);
 for (;;) {
-  serve(read(), place);
-  // After the answer: the next caller does not wait for its context.
-  place = fresh();
+  if (!hasNext()) {
+    flush();
+    // After the answers: who comes next does not wait for a context. Several in a row cost less each.
+    while (stock.length < STOCK) stock.push(fresh());
+  } else if (outboxBytes > OUTBOX_BYTES_MAX || now() - waitingSince >= TOGETHER_MS) {
+    flush();
+  }
+  serve(read(), stock.pop() ?? fresh());
 }

@@ -34,9 +34,9 @@ export interface SandboxJob {
   /** Kernel only: becomes `ctx.env`. */
   env?: KernelEnv;
   limits: {
-    /** Wall clock from the moment the child gets the job, waiting for system calls included. */
+    /** Wall clock from the moment the child can begin, waiting for system calls included. */
     timeoutMs: number;
-    /** Resident memory the run may add to what its child held before, in MB; at least 16, at most `maxMemoryMb`. */
+    /** Resident memory the run, and what runs together with it, may add to what its child held before, in MB; at least 16, at most `maxMemoryMb`. */
     memoryMb: number;
     /** Result as JSON, in UTF-8 bytes. */
     outputBytes: number;
@@ -65,3 +65,6 @@ export interface SandboxError {
 export type SandboxResult =
   | { ok: true; output: unknown; durationMs: number; memoryBytes: number }
   | { ok: false; error: SandboxError; durationMs: number; memoryBytes: number };
+
+/** Why a run has no result: others were with it in a child that ended, and nobody can say which one it was. */
+export class NotAlone extends Error {}

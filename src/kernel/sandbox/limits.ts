@@ -68,3 +68,15 @@ export const COMPILED_MAX = 256;
 /** Random UUIDs a kernel gets with its start and with every answer (`ctx.randomUUID` draws from this stock). */
 export const UUIDS_AT_START = 32;
 export const UUIDS_PER_ANSWER = 16;
+
+/**
+ * Runs that a child gets together, as long as the code of each took less than `QUICK_MS` there the last time, and the
+ * bytes after which nothing more goes along. A child that says nothing of them for so many looks of the poll is given up
+ * (looks, and not time: a host that was busy itself has heard nothing either), and each of them runs again, alone; for
+ * `ALONE_MS` that tenant's runs then go one by one.
+ */
+export const TOGETHER_MAX = 8;
+export const TOGETHER_BYTES_MAX = 64 * 1024;
+export const QUICK_MS = 5;
+export const SILENT_LOOKS_MAX = 100 / POLL_MS;
+export const ALONE_MS = 10_000;

@@ -1,15 +1,17 @@
 import { UpstreamError } from '../../errors.ts';
-import type { SandboxJob, SandboxResult } from './job.ts';
-import { CHILD_BUSY_MS_MAX, COMPILED_MAX, TENURE_MS } from './limits.ts';
+import { NotAlone, type SandboxJob, type SandboxResult } from './job.ts';
+import { ALONE_MS, CHILD_BUSY_MS_MAX, COMPILED_MAX, TENURE_MS } from './limits.ts';
 import type { SandboxOptions } from './sandbox.ts';
 
 interface Waiting {
   job: SandboxJob;
-  resolve: (result: SandboxResult | Promise<SandboxResult>) => void;
+  /** It has no result because it was with others. */
+  isAlone?: true;
+  resolve: (result: SandboxResult) => void;
   reject: (error: unknown) => void;
 }
 
-/** Where one job runs at a time: a process, or an invocation of the function that stands in for one. */
+/** Where jobs run: a process, or an invocation of the function that stands in for one. */
 export interface PoolChild {
   /** Set by the first job; before that it may serve any compartment. */
   compartment: string | undefined;
@@ -23,6 +25,9 @@ export interface PoolChild {
   readonly ready: Promise<void>;
   /** Resolves when nothing of it is left. */
   readonly gone: Promise<void>;
+  /** Whether it can have the job now: it is idle, or others that it got in this turn leave room. */
+  takes(job: SandboxJob): boolean;
+  /** @throws {NotAlone} (rejects) it was not alone, and has no result. */
   run(job: SandboxJob): Promise<SandboxResult>;
   /** Looks at the clock, while it starts or runs. */
   check(now: number): void;
@@ -51,6 +56,8 @@ export class Pool {
   /** Waiting jobs by compartment, never an empty list; the compartment whose last run ended first comes first. */
   readonly #waiting = new Map<string, Waiting[]>();
   #waitingInAll = 0;
+  /** Compartments whose runs go one by one for a while, by performance.now(): some of them were not as quick as before. */
+  readonly #aloneUntil = new Map<string, number>();
   #keepOne = false;
   #closed = false;
 
@@ -84,6 +91,8 @@ export class Pool {
   }
 
   reap(idleBefore: number): void {
+    const now = performance.now();
+    for (const [compartment, until] of this.#aloneUntil) if (until <= now) this.#aloneUntil.delete(compartment);
     for (const child of [...this.#children]) {
       if (child.state !== 'idle' || child.idleSince >= idleBefore) continue;
       const spares = [...this.#children].filter((other) => this.#isSpare(other));
@@ -95,7 +104,7 @@ export class Pool {
   close(): void {
     this.#closed = true;
     for (const child of [...this.#children]) this.#drop(child);
-    while (this.#waiting.size > 0) this.#rejectFirst(new UpstreamError('SANDBOX_UNAVAILABLE', 'sandbox: closed'));
+    while (this.#waiting.size > 0) this.#rejectFirst(closed());
   }
 
   /** Gives children to the compartments that wait, and starts or makes room for those that are still missing. */
@@ -202,16 +211,37 @@ export class Pool {
     if (compartment !== undefined) this.#first(compartment)?.reject(error);
   }
 
-  /** Gives an idle child the first job of the compartment that can still run. */
+  /** Gives a child the first job of the compartment that can still run, and those behind it that may go along. */
   #serve(child: PoolChild, compartment: string): void {
-    while (child.state === 'idle') {
-      const waiting = this.#first(compartment);
-      if (waiting === undefined) return;
-      this.#give(child, waiting);
+    const queue = this.#waiting.get(compartment) ?? [];
+    let share = Math.ceil(queue.length / this.#options.maxChildren); // the other children get theirs
+    let isAlone = (this.#aloneUntil.get(compartment) ?? 0) > performance.now();
+    for (let next = queue[0]; next !== undefined; next = queue[0]) {
+      isAlone ||= next.isAlone === true;
+      if (child.state !== 'idle' && (isAlone || share <= 0 || this.#usedUp(child) || !child.takes(next.job))) return;
+      this.#first(compartment);
+      this.#give(child, next);
+      share -= 1;
     }
   }
 
-  #give(child: PoolChild, { job, resolve, reject }: Waiting): void {
+  /** Back before those that have not had their turn yet, with nobody beside it. */
+  #again(waiting: Waiting): void {
+    const { job, reject } = waiting;
+    if (this.#closed) {
+      reject(closed());
+      return;
+    }
+    this.#aloneUntil.set(job.compartment, performance.now() + ALONE_MS);
+    const queue = this.#waiting.get(job.compartment) ?? [];
+    const before = queue.findIndex(({ isAlone }) => isAlone !== true);
+    queue.splice(before < 0 ? queue.length : before, 0, { ...waiting, isAlone: true });
+    this.#waiting.set(job.compartment, queue);
+    this.#waitingInAll += 1;
+  }
+
+  #give(child: PoolChild, waiting: Waiting): void {
+    const { job, resolve, reject } = waiting;
     if (job.mayBegin?.() === false) {
       reject(new UpstreamError('SANDBOX_BUSY', 'sandbox: it waited for a child until it was too late to begin'));
       return;
@@ -230,7 +260,7 @@ export class Pool {
       return;
     }
     this.#host.busy();
-    resolve(result);
+    result.then(resolve, (error) => (error instanceof NotAlone ? this.#again(waiting) : reject(error)));
     const ended = () => {
       const queue = this.#waiting.get(job.compartment);
       if (queue !== undefined) {
@@ -253,4 +283,8 @@ export class Pool {
     this.#children.delete(child);
     child.kill();
   }
+}
+
+function closed(): UpstreamError {
+  return new UpstreamError('SANDBOX_UNAVAILABLE', 'sandbox: closed');
 }

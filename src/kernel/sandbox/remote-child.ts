@@ -59,6 +59,10 @@ export class RemoteChild implements PoolChild {
     this.#leave = resolve;
   }
 
+  takes(): boolean {
+    return this.state === 'idle';
+  }
+
   /** @throws {InputError} `INPUT_INVALID` when the input is no JSON or too large (thrown at once) */
   run(job: SandboxJob): Promise<SandboxResult> {
     const startedAt = performance.now();

@@ -41,7 +41,7 @@ const DEFAULTS: SandboxOptions = {
 };
 
 /**
- * Runs code from rows in child processes, one run at a time in each.
+ * Runs code from rows in child processes, in each of them one run after the other.
  *
  * There is one pool for each kernel compartment and one for all untrusted compartments. A kernel that waits for a
  * nested kernel or an untrusted run therefore never competes with it for a child, and cannot deadlock.
@@ -89,7 +89,10 @@ export class Sandbox {
     return this.#pool(trust, compartment).prewarm();
   }
 
-  /** Ends every child; open runs end as THREW, those in a function and waiting ones are rejected. Resolves when no process is left. */
+  /**
+   * Ends every child. Open runs end as THREW; those that were not alone in their child, those in a function and waiting
+   * ones are rejected. Resolves when no process is left.
+   */
   async close(): Promise<void> {
     this.#closed = true;
     for (const pool of this.#pools.values()) pool.close();
