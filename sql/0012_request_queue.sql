@@ -1,6 +1,7 @@
 -- The queue of requests. A request is a span: `scheduled` waits, `error` waits for its next attempt, `complete`, `dead` and
--- `cancelled` are its end; `dead` may be made `scheduled` again (a redrive). This table says which of them wait, and who
--- works on one. Derived: the trigger below keeps it true in the transaction of the append, rebuild_derived() makes it anew.
+-- `cancelled` are its end; `dead` may be made `scheduled` again (a redrive). 0004_versions.sql holds every request to that.
+-- This table says which of them wait, and who works on one. Derived: the trigger below keeps it true in the transaction of
+-- the append, rebuild_derived() makes it anew.
 --
 --   ready    due, waits for a worker            leased  a worker has it until leased_until
 --   delayed  waits for its time                 dead    gave up; kept to be listed and redriven

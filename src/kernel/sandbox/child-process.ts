@@ -184,8 +184,9 @@ export class SandboxChild implements PoolChild {
       this.#memory = this.#residentBytes();
       this.#memoryAtStart = this.#memory;
       this.#memoryPeak = this.#memory;
+    } else {
+      this.#wasAlone = false;
     }
-    if (this.#runs.length > 0) this.#wasAlone = false;
     this.runs += 1;
     this.#runs.push({
       job,

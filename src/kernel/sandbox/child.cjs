@@ -357,8 +357,7 @@ function fresh() {
   return { context, door };
 }
 
-const IN_BYTES = 64 * 1024;
-const smallInbox = BufferHere.alloc(IN_BYTES);
+const smallInbox = BufferHere.alloc(64 * 1024);
 let inbox = smallInbox;
 /** What has come and is not read yet lies between these two. */
 let inboxStart = 0;

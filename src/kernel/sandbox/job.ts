@@ -36,7 +36,10 @@ export interface SandboxJob {
   limits: {
     /** Wall clock from the moment the child can begin, waiting for system calls included. */
     timeoutMs: number;
-    /** Resident memory the run, and what runs together with it, may add to what its child held before, in MB; at least 16, at most `maxMemoryMb`. */
+    /**
+     * Resident memory the run, and what runs together with it, may add to what its child held before, in MB; at least 16,
+     * at most `maxMemoryMb`.
+     */
     memoryMb: number;
     /** Result as JSON, in UTF-8 bytes. */
     outputBytes: number;
