@@ -13,6 +13,8 @@ const ORDER = 'export default function (input) { return { total: input.price * i
 const MANIFEST_ID = '00000000-0000-4000-8000-0000000000aa';
 /** The machine may have much else to do. */
 const TIMEOUT_MS = 8_000;
+/** Whatever was on its way has come by then. */
+const SETTLED_MS = 1_000;
 const PROVED = 'Proved in this browser';
 
 describe.skipIf(chromium === null)('the console', () => {
@@ -183,6 +185,7 @@ describe.skipIf(chromium === null)('the console', () => {
 
     it('holds what comes while it is paused', async () => {
       await open();
+      await page.getByText('live', { exact: true }).waitFor();
       await page.keyboard.press('p');
       await page.getByText('paused', { exact: true }).waitFor();
       await note('held back');
@@ -190,6 +193,25 @@ describe.skipIf(chromium === null)('the console', () => {
       expect(await row('held back').count()).toBe(0);
       await page.keyboard.press('p');
       await row('held back').waitFor();
+    });
+
+    it('counts as new only what is not shown, when it was paused before the first page came', async () => {
+      await open();
+      await page.getByText('live', { exact: true }).waitFor();
+      await page.route('**/api/spans?status=early*', async (route) => {
+        await page.keyboard.press('p');
+        await note('on the first page', { status: 'early' });
+        await route.continue();
+      });
+      await page.evaluate('location.hash = "#/timeline?status=early"');
+      await row('on the first page').waitFor();
+      await page.getByText('paused', { exact: true }).waitFor();
+      await note('after the first page', { status: 'early' });
+      const goOn = page.getByRole('button', { name: 'Go on, 1 new' });
+      await goOn.waitFor();
+      await page.waitForTimeout(SETTLED_MS);
+      expect(await goOn.count()).toBe(1);
+      expect(await rows().count()).toBe(1);
     });
 
     it('keeps 500 rows however many come', async () => {

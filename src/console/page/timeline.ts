@@ -94,6 +94,7 @@ export function timelineView(app: App): HTMLElement {
     for await (const { span } of app.client.stream(stream)) {
       if (signal.aborted) return;
       if (state.paused) {
+        if (state.shown.has(keyOf(span))) continue; // paused while the first page was on its way
         state.held.push(span);
         if (state.held.length > ROWS_MAX) state.held.shift();
         pauseButton.textContent = `Go on, ${state.held.length} new`;
