@@ -3,20 +3,28 @@ import { defineConfig } from 'vitest/config';
 // Of the hundreds of processes that the tests start, the first strips the types and the others find it done.
 process.env.NODE_COMPILE_CACHE ??= new URL('../node_modules/.cache/compile', import.meta.url).pathname;
 
+const OF_TIME = 'test/**/*.time.test.ts';
+
 export default defineConfig({
   root: new URL('..', import.meta.url).pathname,
   // Vite's own cache has no business at the root.
   cacheDir: 'node_modules/.vite',
   test: {
-    include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/postgres-server.ts'],
     pool: 'forks',
     // Node itself loads the modules, as in production: the code uses import.meta.resolve and starts processes of .ts files.
     experimental: { viteModuleRunner: false },
-    // Two processes beside one Postgres: more of them disturb tests of time, and two cores are busy anyway.
-    maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 60_000,
     teardownTimeout: 30_000,
+    projects: [
+      // Three processes: many tests wait for a clock, a child or a page.
+      { extends: true, test: { name: 'tests', include: ['test/**/*.test.ts'], exclude: [OF_TIME], maxWorkers: 3 } },
+      // What holds a machine to its speed has it alone, when all others are done.
+      {
+        extends: true,
+        test: { name: 'tests of time', include: [OF_TIME], maxWorkers: 1, sequence: { groupOrder: 1 } },
+      },
+    ],
   },
 });

@@ -257,6 +257,26 @@ export class WsClient extends Received {
   }
 }
 
+export const TRANSPORTS = ['SSE', 'WebSocket'] as const;
+
+/** A client that has caught up. `query` is a filter, and `after`. */
+export async function openClient(
+  transport: (typeof TRANSPORTS)[number],
+  server: { url: string },
+  token: string,
+  query: Record<string, string> = {},
+): Promise<SseClient | WsClient> {
+  if (transport === 'SSE') {
+    const client = await SseClient.open(server, token, `?${new URLSearchParams(query)}`);
+    await client.other('caught_up');
+    return client;
+  }
+  const client = await WsClient.open(server, token);
+  const { after, ...filter } = query;
+  await client.subscribe({ filter, ...(after === undefined ? {} : { after }) });
+  return client;
+}
+
 export function named(name: string, more: Partial<SpanDraft> = {}): SpanDraft {
   return draft({ name, ...more } as never);
 }

@@ -5,7 +5,16 @@ import { sealSpan } from '../../src/span/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { runtimeSigner } from '../support/keys.ts';
 import { ALAN, ALICE, BOB, hashable } from '../support/spans.ts';
-import { type LiveOptions, LiveServer, named, SseClient, until, WsClient } from './live-server.ts';
+import {
+  type LiveOptions,
+  LiveServer,
+  named,
+  openClient,
+  SseClient,
+  TRANSPORTS,
+  until,
+  WsClient,
+} from './live-server.ts';
 
 let ledger: TestDatabase;
 beforeAll(async () => {
@@ -31,18 +40,9 @@ function names(count: number): string[] {
   return Array.from({ length: count }, (_, i) => `span-${last}-${i}`);
 }
 
-describe.each(['SSE', 'WebSocket'])('a subscriber over %s', (transport) => {
-  async function open(server: LiveServer, token: string, query: Record<string, string> = {}) {
-    if (transport === 'SSE') {
-      const client = await SseClient.open(server, token, `?${new URLSearchParams(query)}`);
-      await client.other('caught_up');
-      return client;
-    }
-    const client = await WsClient.open(server, token);
-    const { after, ...filter } = query;
-    await client.subscribe({ filter, ...(after === undefined ? {} : { after }) });
-    return client;
-  }
+describe.each(TRANSPORTS)('a subscriber over %s', (transport) => {
+  const open = (server: LiveServer, token: string, query?: Record<string, string>) =>
+    openClient(transport, server, token, query);
 
   it('gets what is there, then is told so, then gets what comes', async () => {
     const server = await start();
@@ -145,52 +145,6 @@ describe.each(['SSE', 'WebSocket'])('a subscriber over %s', (transport) => {
     expect(await client.other('end')).toMatchObject({ code: 'STOPPING' });
     await untilClosed(client);
   });
-
-  it('is dropped when it stops reading, and others are not delayed', async () => {
-    const server = await start({ limits: { bufferBytesMax: 256 * 1024, drainMs: 400 } });
-    const token = server.tokens.give(ALICE);
-    const other = await open(server, token, { after: 'end' });
-    const stuck = await openStuck(server, token);
-    const big = 'x'.repeat(200_000);
-    const lags: number[] = [];
-    for (let i = 0; i < 60 && !stuck.isClosed(); i++) {
-      const [name] = names(1) as [string];
-      await server.append([named(name, { content: { big } } as never)], ALICE);
-      const at = performance.now();
-      await until(() => other.names.includes(name), 'a span');
-      lags.push(performance.now() - at);
-      await sleep(20);
-    }
-    await until(stuck.isClosed, 'the end of who does not read', 3_000);
-    expect(Math.max(...lags)).toBeLessThan(1_000);
-  });
-
-  /** One that opens, and then takes nothing from its socket. */
-  async function openStuck(server: LiveServer, token: string): Promise<{ isClosed: () => boolean }> {
-    const { connect } = await import('node:net');
-    const { hostname, port } = new URL(server.url);
-    const socket = connect(Number(port), hostname);
-    socket.on('error', () => {});
-    const hello = [`Host: ${hostname}`, `Authorization: Bearer ${token}`];
-    if (transport === 'SSE') {
-      socket.write(`GET /api/timeline/stream?after=end HTTP/1.1\r\n${hello.join('\r\n')}\r\n\r\n`);
-      await new Promise((resolve) => socket.once('data', resolve));
-    } else {
-      const key = ['Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Version: 13'];
-      const all = [...hello, ...key, `Sec-WebSocket-Key: ${Buffer.alloc(16).toString('base64')}`];
-      socket.write(`GET /ws HTTP/1.1\r\n${all.join('\r\n')}\r\n\r\n`);
-      await new Promise((resolve) => socket.once('data', resolve));
-      const text = Buffer.from('{"action":"subscribe","after":"end"}');
-      socket.write(Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), text]));
-      await new Promise((resolve) => socket.once('data', resolve));
-    }
-    socket.pause();
-    // A paused socket is told of its end when it is written to.
-    const nothing = transport === 'SSE' ? '\r\n' : Buffer.from([0x89, 0x80, 0, 0, 0, 0]);
-    const timer = setInterval(() => socket.write(nothing), 100);
-    socket.on('close', () => clearInterval(timer));
-    return { isClosed: () => socket.destroyed };
-  }
 });
 
 async function untilClosed(client: SseClient | WsClient): Promise<void> {

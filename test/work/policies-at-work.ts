@@ -18,6 +18,12 @@ export async function append(
   return spans.map(({ id }) => id as string);
 }
 
+/** One action for each span, and one for each of its names. */
+export const TWICE = `return [
+  { emit_span: { entity_type: 'noted', content: { seen: span.id, name: span.name ?? null } } },
+  { key: span.name, emit_span: { entity_type: 'named', content: { name: span.name } } },
+];`;
+
 /** An active policy that wants one type of spans. `code` is the body of `on(span, context)`, or a whole file. */
 export async function appendPolicy(
   installation: Installation,
@@ -49,6 +55,12 @@ export async function retire(installation: Installation, id: string, identity: I
 /** What a policy did: the spans that it emitted, requested, or left as errors, oldest first. */
 export function doneBy(installation: Installation, policyId: string, where = 'true'): Promise<AnyJson[]> {
   return installation.spans(`metadata #>> '{policy,id}' = $1 and entity_type <> 'execution' and ${where}`, [policyId]);
+}
+
+/** How many different spans a policy noted, and how often it did that. */
+export async function countNoted(installation: Installation, id: string): Promise<{ seen: number; noted: number }> {
+  const done = await doneBy(installation, id, `entity_type = 'noted'`);
+  return { seen: new Set(done.map(({ content }) => content.seen)).size, noted: done.length };
 }
 
 /** Errors of a policy: their codes. */
