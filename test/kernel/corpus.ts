@@ -107,8 +107,9 @@ export const ATTACKS: Attack[] = [
     ],
     [
       'suppressed errors',
-      `const s = new DisposableStack(); const bad = () => { const e = new Error("x"); e.name = Symbol(); throw e; };
-       s.defer(bad); s.defer(bad); try { s.dispose(); } catch (x) { see(x); see(x.error); see(x.suppressed); try { see(x.stack); } catch (y) { see(y); } }`,
+      `const bad = () => { const e = new Error("x"); e.name = Symbol(); throw e; };
+       try { const s = new DisposableStack(); s.defer(bad); s.defer(bad); s.dispose(); }
+       catch (x) { see(x); see(x.error); see(x.suppressed); try { see(x.stack); } catch (y) { see(y); } }`,
     ],
     [
       'fromAsync of a bad iterable',

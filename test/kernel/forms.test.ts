@@ -67,6 +67,12 @@ describe.each(WAYS)('untrusted code %s', (way) => {
       expect(await output('return {\n')).toMatchObject({ code: 'CODE_INVALID', line: 2 });
     });
 
+    it('knows neither `using` nor numbers of 16 bits', async () => {
+      expect(await output('using a = input; return 1')).toMatchObject({ code: 'CODE_INVALID', line: 1 });
+      const names = ['DisposableStack', 'AsyncDisposableStack', 'SuppressedError', 'Float16Array'];
+      expect(await output(`return ${JSON.stringify(names)}.filter((name) => name in globalThis)`)).toEqual([]);
+    });
+
     it('refuses the word of dynamic loading everywhere and says so', async () => {
       const refused = await output('// first\nreturn "we import goods"');
       expect(refused).toMatchObject({

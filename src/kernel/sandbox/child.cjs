@@ -515,11 +515,10 @@ function closeDescriptors() {
 function emptyHostRealm() {
   const ecmaScript = new Set(
     `Object Function Array Number parseFloat parseInt Infinity NaN undefined Boolean String Symbol Date Promise RegExp
-    Error AggregateError EvalError RangeError ReferenceError SyntaxError TypeError URIError SuppressedError globalThis
-    JSON Math Intl ArrayBuffer Uint8Array Int8Array Uint16Array Int16Array Uint32Array Int32Array Float16Array
-    Float32Array Float64Array Uint8ClampedArray BigUint64Array BigInt64Array DataView Map BigInt Set Iterator WeakMap
-    WeakSet Proxy Reflect DisposableStack AsyncDisposableStack decodeURI decodeURIComponent encodeURI
-    encodeURIComponent escape unescape isFinite isNaN`.split(/\s+/),
+    Error AggregateError EvalError RangeError ReferenceError SyntaxError TypeError URIError globalThis JSON Math Intl
+    ArrayBuffer Uint8Array Int8Array Uint16Array Int16Array Uint32Array Int32Array Float32Array Float64Array
+    Uint8ClampedArray BigUint64Array BigInt64Array DataView Map BigInt Set Iterator WeakMap WeakSet Proxy Reflect
+    decodeURI decodeURIComponent encodeURI encodeURIComponent escape unescape isFinite isNaN`.split(/\s+/),
   );
   for (const key of Reflect.ownKeys(process)) Reflect.deleteProperty(process, key);
   Reflect.setPrototypeOf(process, null);
