@@ -49,17 +49,18 @@ begin
                      when a.entity_type = 'request' and (
                        before.status in ('complete', 'cancelled') or (before.status = 'dead' and a.status <> 'scheduled')
                      ) then 5
+                     when before.position > a.position then 6
                    end as fault, before.status as status_before, a.status
               from appended a
               left join lateral (
-                select r.tenant_id, r.owner_id, r.entity_type, r.visibility, r.curr_hash, r.status
+                select r.tenant_id, r.owner_id, r.entity_type, r.visibility, r.curr_hash, r.status, r.position
                   from ledger.universal_registry r
                  where r.id = a.id and r.seq = a.seq - 1
                  limit 1
               ) before on true
              where a.seq > 0) f
      where f.fault is not null
-     order by f.position limit 1;
+     order by f.fault = 6, f.position limit 1;
     if wrong.fault = 1 then
       raise exception 'version % of span % has no version before it', wrong.seq, wrong.id using errcode = 'LL002';
     elsif wrong.fault = 2 then
@@ -77,6 +78,10 @@ begin
       -- See 0012_request_queue.sql. Asked here, where all rows are there: their order in a statement is the caller's.
       raise exception 'request % is % and cannot become %', wrong.id, wrong.status_before, wrong.status
         using errcode = 'LL010';
+    elsif wrong.fault = 6 then
+      -- The timeline, and the triggers that keep derived tables, would meet the newer one first.
+      raise exception 'version % of span % comes before the version that it follows', wrong.seq, wrong.id
+        using errcode = 'LL004';
     end if;
   end if;
 

@@ -56,11 +56,17 @@ begin
   end if;
 
   if new.is_deleted or new.status in ('complete', 'cancelled') then
-    delete from ledger.request_queue q where q.request_id = new.id and q.tenant_id = new.tenant_id
+    delete from ledger.request_queue q
+     where q.request_id = new.id and (q.tenant_id, q.owner_id) = (new.tenant_id, new.owner_id)
       returning case when q.state <> 'leased' then q.quota_day end into unused_day;
   elsif new.seq > 0 then
     select case when q.state <> 'leased' then q.quota_day end into unused_day
-      from ledger.request_queue q where q.request_id = new.id and q.tenant_id = new.tenant_id for update;
+      from ledger.request_queue q
+     where q.request_id = new.id and (q.tenant_id, q.owner_id) = (new.tenant_id, new.owner_id)
+       for update;
+    if not found and exists (select from ledger.request_queue q where q.request_id = new.id) then
+      return null; -- somebody else's: 0004_versions.sql refuses it, and nobody waits for anybody until then
+    end if;
   end if;
   if unused_day is not null then
     update ledger.daily_usage u set executions = u.executions - 1

@@ -20,6 +20,12 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   scheduled_max constant integer := 1000; -- for each tenant but the system
 begin
+  if exists (
+    select from ledger.schedule s
+     where s.function_id = new.id and (s.tenant_id, s.owner_id) <> (new.tenant_id, new.owner_id)
+  ) then
+    return null; -- somebody else's: 0004_versions.sql refuses it, and nobody waits for anybody until then
+  end if;
   if new.status = 'scheduled' and new.is_deleted is not true then
     if new.tenant_id <> 'system' then
       -- One after the other, or many at once would each count the others out.

@@ -32,6 +32,12 @@ declare
   wanted text := coalesce(new.content ->> 'trigger', 'span');
   from_start boolean := wanted = 'expiry';
 begin
+  if exists (
+    select from ledger.policy_cursor c
+     where c.policy_id = new.id and (c.tenant_id, c.owner_id) <> (new.tenant_id, new.owner_id)
+  ) then
+    return null; -- somebody else's: 0004_versions.sql refuses it, and nobody waits for anybody until then
+  end if;
   if new.status = 'active' and new.is_deleted is not true and new.code is not null then
     if new.tenant_id <> 'system' then
       -- One after the other, or many at once would each count the others out.

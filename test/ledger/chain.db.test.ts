@@ -75,6 +75,13 @@ describe('the next version', () => {
     expect(await append([second, nextVersion(second, { prev_hash: first.curr_hash })])).toBe('LL004');
   });
 
+  it('may not come before the one that it follows', async () => {
+    const second = nextVersion(first);
+    const third = nextVersion(second);
+    expect(await append([third, second])).toBe('LL004');
+    expect(await append([second, third])).toBe('appended');
+  });
+
   it('may not come without a prev_hash, nor a first one with it, nor below zero', async () => {
     expect(await append([nextVersion(first, { prev_hash: null })])).toMatch(/^(23514|LL004)$/);
     expect(await append([sealSpan(hashable({ prev_hash: first.curr_hash }), runtimeSigner)])).toMatch(

@@ -453,6 +453,28 @@ describe('the versions of a request', () => {
     expect(idsOf(await claim(1))).toEqual([id]);
   });
 
+  it('are nobody else’s to change, who learns so at once and is in nobody’s way', async () => {
+    const [id] = (await request([{ visibility: 'tenant' }])) as [string];
+    const [{ position, tx_id, ...first }] = (await versions(id)) as [StoredSpan];
+    await database.transaction(ALICE, async (query) => {
+      await lockRequests(query, [id]);
+      for (const { userId, tenantId } of [ALAN, BOB]) {
+        for (const status of ['scheduled', 'error', 'cancelled', 'dead']) {
+          const other = { status, owner_id: userId, tenant_id: tenantId };
+          const rows = JSON.stringify([nextVersion(first as SealedSpan, other)]);
+          const refused = database.query({
+            text: 'select ledger.append($1, $2, $3)',
+            values: [userId, tenantId, rows],
+          });
+          await expect(refused).rejects.toMatchObject({ code: 'NOT_YOUR_SPAN' });
+        }
+      }
+      await appendOnce(query, [draft({ id, status: 'cancelled' })], contextOf(ALICE));
+    });
+    expect((await versions(id)).map(({ status }) => status)).toEqual(['scheduled', 'cancelled']);
+    expect(await places()).toEqual([]);
+  });
+
   it('end once whatever the order of the rows that say so', async () => {
     const begun = (id: string) =>
       sealSpan({ ...hashable(), ...draft({ id, seq: 0 }) } as HashableSpan, contextOf().signer);
