@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { ConflictError } from '../../src/errors.ts';
-import { Sandbox } from '../../src/kernel/index.ts';
+import { Sandbox, type SandboxResult } from '../../src/kernel/index.ts';
 import { ENV, kernel, untrusted } from './support.ts';
 
 const sandbox = new Sandbox({ maxChildren: 2 });
@@ -184,6 +184,23 @@ describe('calls', () => {
     };
     expect(await output("ctx.sql`never`; ctx.log('info', 'm'); return 1", { systemCall })).toBe(1);
     expect(signals.map(({ aborted }) => aborted)).toEqual([true, true]);
+  });
+
+  it('hear of their end when the child that made them takes nothing more', async () => {
+    const one = new Sandbox({ maxChildren: 1 });
+    let next: Promise<SandboxResult> | undefined;
+    const systemCall = async (_name: string, _args: unknown[], signal: AbortSignal) => {
+      signal.addEventListener('abort', () => {
+        next = one.run(kernel('return 2'));
+      });
+      return null;
+    };
+    const looped = await one.run(
+      kernel("await ctx.log('info', 'm'); for (;;);", { systemCall, limits: { timeoutMs: 300 } }),
+    );
+    expect(looped).toMatchObject({ ok: false, error: { code: 'TIMEOUT' } });
+    expect(await next).toMatchObject({ ok: true, output: 2 });
+    await one.close();
   });
 
   it('left without await are made before the end', async () => {

@@ -82,6 +82,12 @@ describe('runs that a child got together', () => {
     expect(others.sort((a, b) => a - b)[Math.floor(others.length / 2)]).toBeLessThan(20);
   });
 
+  it('have no more time than alone, though their answer waits for others', async () => {
+    const slow = [5, 15, 25, 35];
+    const results = await together(sandbox, Object.fromEntries(slow.map((n) => [n, 'take 30 ms'])), { timeoutMs: 20 });
+    for (const n of slow) expect(results[n]).toMatchObject({ ok: false, error: { code: 'TIMEOUT' } });
+  });
+
   it('are not thrown away because their host was busy itself', async () => {
     const child = new SandboxChild('untrusted', 64);
     await child.ready;

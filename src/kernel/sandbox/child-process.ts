@@ -221,19 +221,19 @@ export class SandboxChild implements PoolChild {
       if (this.#exceedsMemory(run)) {
         this.#failForMemory(run);
       } else if (now >= deadlineAt) {
-        this.#failAndKill('TIMEOUT', `time: at most ${Math.round(deadlineAt - this.#headSince)} ms`);
+        this.#failForTime(deadlineAt - this.#headSince);
       } else if (!this.#wasAlone && ++this.#silentLooks > SILENT_LOOKS_MAX) {
         this.kill(); // one of them is not quick after all, and the others would wait for it
       }
     }
   }
 
-  /** Ends the process at once. A run that is still open ends as THREW, or as {@link NotAlone}. */
-  kill(): void {
+  /** Ends the process at once. A run that is still open ends for this reason, or as {@link NotAlone}. */
+  kill(reason = deathReason('killed')): void {
     if (this.state !== 'dead') this.#process.kill('SIGKILL');
     // Whoever waits for `gone` waits with a living event loop.
     this.#process.ref();
-    this.#ended('killed');
+    this.#ended('killed', reason);
   }
 
   #runFrame(job: SandboxJob): { frame: Buffer; script: Script } {
@@ -314,6 +314,8 @@ export class SandboxChild implements PoolChild {
       this.idleSince = performance.now();
       return this.#started.resolve();
     }
+    // Between two looks of the poll, or because its answer waited for others in the child.
+    if (ranMs > run.job.limits.timeoutMs) return this.#failForTime(run.job.limits.timeoutMs);
     let body: unknown;
     try {
       body = bodyBytes > 0 ? parsedFrame(frame.toString('utf8', HEAD_BYTES + 1)) : undefined;
@@ -364,7 +366,7 @@ export class SandboxChild implements PoolChild {
     if (body.length === 0 && run.pending === 0 && run.answers.length === 0) return this.#oddity('nothing to wait for');
     run.calls += body.length;
     if (run.calls > job.limits.calls) {
-      return this.#failAndKill('TOO_MANY_CALLS', `calls: at most ${job.limits.calls} in one run`);
+      return this.kill({ code: 'TOO_MANY_CALLS', message: `calls: at most ${job.limits.calls} in one run` });
     }
     for (const call of body) {
       if (!Array.isArray(call) || !Number.isSafeInteger(call[0]) || !Array.isArray(call[2])) {
@@ -412,7 +414,7 @@ export class SandboxChild implements PoolChild {
   /** A limit met by a child that still answers: a kernel's child goes on, one with untrusted code is thrown away. */
   #limit(code: LimitCode, message: string): void {
     if (this.trust === 'kernel') this.#fail(code, message);
-    else this.#failAndKill(code, message);
+    else this.kill({ code, message });
   }
 
   #lookAtMemory(): void {
@@ -424,22 +426,20 @@ export class SandboxChild implements PoolChild {
     return this.#memory - this.#memoryAtStart > run.memoryBytesMax;
   }
 
+  #failForTime(ms: number): void {
+    this.kill({ code: 'TIMEOUT', message: `time: at most ${Math.round(ms)} ms` });
+  }
+
   #failForMemory(run: Run): void {
-    this.#failAndKill('MEMORY', `memory: at most ${run.memoryBytesMax / MB} MB more than at the start`);
+    this.kill({ code: 'MEMORY', message: `memory: at most ${run.memoryBytesMax / MB} MB more than at the start` });
   }
 
   #failForOutput(run: Run): void {
     this.#limit('OUTPUT_TOO_LARGE', `output: at most ${run.job.limits.outputBytes} bytes of JSON`);
   }
 
-  /** Of several, nobody knows which one it was. */
-  #failAndKill(code: LimitCode, message: string): void {
-    if (this.#wasAlone) this.#fail(code, message);
-    this.kill();
-  }
-
   #oddity(what: string): void {
-    this.#failAndKill('THREW', `protocol: the sandbox sent ${what}`);
+    this.kill({ code: 'THREW', message: `protocol: the sandbox sent ${what}` });
   }
 
   /** @param ranMs how long it took, where the child says so: its answer may have waited for others. */
@@ -460,15 +460,12 @@ export class SandboxChild implements PoolChild {
     run.resolve({ ...outcome, durationMs, memoryBytes: Math.max(0, this.#memoryPeak - this.#memoryAtStart) });
   }
 
-  /** The process is dead or dying: settle what waits for it. */
-  #ended(how: string): void {
+  /** The process is dead or dying: settle what waits for it. Of several runs, nobody knows which one it was. */
+  #ended(how: string, { code, message } = deathReason(how)): void {
     this.state = 'dead';
     this.#started.reject(new UpstreamError('SANDBOX_UNAVAILABLE', `sandbox: no hardened child (${how})`));
     this.ready.catch(() => {});
-    if (this.#wasAlone) {
-      const { code, message } = deathReason(how);
-      this.#fail(code, message);
-    }
+    if (this.#wasAlone) this.#fail(code, message);
     for (const run of this.#runs.splice(0)) run.reject(new NotAlone());
     this.#chunks = [];
     this.#chunksBytes = 0;
