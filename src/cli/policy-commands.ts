@@ -121,7 +121,8 @@ async function simulate(session: Session, file: string, options: SimulateOptions
       return (
         `${rows.length === 0 ? '' : `${table(heads, rows)}\n`}${count(counts.spans, 'span')} read, ` +
         `${counts.matched} matched, ${count(counts.actions, 'action')}, ${count(counts.errors, 'error')}` +
-        `${counts.isPaused ? '; it met its limits so often that it would be paused' : ''}\n`
+        `${counts.limit === null ? '' : `\nstopped ${count(counts.limits, 'time')}, last by: ${counts.limit.message} (${counts.limit.code})`}` +
+        `${counts.isPaused ? '; it would be paused' : ''}\n`
       );
     });
     process.exitCode = counts.errors === 0 && counts.limits === 0 ? 0 : 1;

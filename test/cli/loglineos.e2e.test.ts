@@ -243,6 +243,12 @@ describe('loglineos policy', () => {
     expect(counts.actions).toBe(counts.matched);
   });
 
+  it('exits 1 when the policy cannot run, and says why', async () => {
+    const policy = await file('unfinished.js', 'export default function on() { return [; }');
+    const { code, stdout } = await loglineos(['policy', 'simulate', policy, '--match', '{"name":["run_code_kernel"]}']);
+    expect([code, stdout]).toEqual([1, expect.stringMatching(/, last by: SyntaxError: .* \(CODE_INVALID\)/)]);
+  });
+
   it('exits 1 when the policy fails, and says where', async () => {
     const policy = await file('broken.js', 'export default function on() { return [{ run: "everything" }]; }');
     const { code, stdout } = await loglineos(['policy', 'simulate', policy, '--match', '{"name":["run_code_kernel"]}']);
