@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { type Command, Option } from 'commander';
+import type { Client } from '../client/index.ts';
 import { InputError } from '../errors.ts';
 import type { Json, StoredSpan } from '../span/index.ts';
 import type { SimulatedAnswer } from '../work/index.ts';
@@ -24,7 +25,7 @@ interface SimulateOptions extends PolicyOptions {
   tenantWide?: boolean;
 }
 
-/** `loglineos policy …`: deploy one, or see what it would have done. */
+/** `loglineos policy …`: deploy one, take it out of work, or see what it would have done. */
 export function addPolicyCommands(program: Command): void {
   const policy = program.command('policy').description('policies: code that answers to new spans');
 
@@ -56,6 +57,25 @@ export function addPolicyCommands(program: Command): void {
       show(session, deployed, () => `${options.name} is ${deployed.id}, version ${deployed.seq}\n`);
     });
 
+  policy
+    .command('retire')
+    .description('append a version of a policy that is asked no more; deploy begins it again')
+    .argument('<name>', 'of your policy')
+    .action(async (name: string, _options: object, command: Command) => {
+      const session = await openSession(command.optsWithGlobals());
+      const before = await ownPolicy(session.client, name);
+      const retired = await session.client.append({
+        ...continued(before, name, undefined),
+        entity_type: 'policy',
+        did: 'retired',
+        status: 'retired',
+        code: before.code ?? null,
+        language: before.language ?? null,
+        content: before.content ?? null,
+      });
+      show(session, retired, () => `${name} is retired, version ${retired.seq}\n`);
+    });
+
   withContent(policy.command('simulate').description('show what a policy would have done; nothing is written'))
     .argument('<file>', 'JavaScript')
     .option('--name <name>', 'of your policy that it would change: it is not shown what that one brought about')
@@ -65,6 +85,12 @@ export function addPolicyCommands(program: Command): void {
     .action(async (file: string, options: SimulateOptions, command: Command) => {
       await simulate(await openSession(command.optsWithGlobals()), file, options);
     });
+}
+
+async function ownPolicy(client: Client, name: string): Promise<StoredSpan> {
+  const own = await findOwn(client, 'policy', name);
+  if (own === undefined) throw new InputError('SPAN_NOT_FOUND', `you have no policy ${name}`);
+  return own;
 }
 
 function withContent(command: Command): Command {
@@ -95,7 +121,7 @@ async function readContent({ match, params, rules, trigger }: PolicyOptions): Pr
 async function simulate(session: Session, file: string, options: SimulateOptions): Promise<void> {
   const { client } = session;
   const [code, content, me] = [await readText(file), await readContent(options), await client.me()];
-  const known = options.name === undefined ? undefined : await findOwn(client, 'policy', options.name);
+  const known = options.name === undefined ? undefined : await ownPolicy(client, options.name);
   const policy = {
     id: known?.id,
     name: options.name ?? file,

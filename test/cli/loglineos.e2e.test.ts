@@ -225,6 +225,15 @@ describe('loglineos policy', () => {
       match: JSON.parse(MATCH),
       params: { name: 'noticed' },
     });
+
+    expect(await text('policy', 'retire', 'notice')).toBe('notice is retired, version 2\n');
+    const { code: kept, content: still, status } = await json('span', deployed.id);
+    expect([kept, still.params, status]).toEqual([code, { name: 'noticed' }, 'retired']);
+    await json('execute', 'watched', '--wait');
+    await json('execute', 'watched', '--wait');
+    expect((await json('spans', '--entity-type', 'notice')).spans).toHaveLength(1);
+    await expectFailure(2, /you have no policy other/, ['policy', 'retire', 'other']);
+    await expectFailure(2, /you have no policy other/, ['policy', 'simulate', policy, '--name', 'other']);
   });
 
   it('takes rules, by which the agent answers who may do what', async () => {
