@@ -113,6 +113,23 @@ describe('the next version', () => {
     expect(await append([nextVersion(hidden, { owner_id: 'alan' })], ALAN)).toBe('LL003');
   });
 
+  it.each([
+    ['function', 'scheduled', 'select from ledger.schedule where function_id = $1 for update'],
+    ['policy', 'active', 'select from ledger.policy_cursor where policy_id = $1 for update'],
+  ])('of somebody else’s %s that is %s is refused without a wait for its place', async (entity_type, status, lock) => {
+    const mine = sealSpan(hashable({ entity_type, status, code: 'return 1', visibility: 'tenant' }), runtimeSigner);
+    expect(await append([mine])).toBe('appended');
+    await admin.query('begin');
+    expect((await admin.query(lock, [mine.id])).rowCount).toBe(1);
+    for (const identity of [ALAN, BOB]) {
+      for (const next of [status, 'retired']) {
+        const theirs = { status: next, owner_id: identity.userId, tenant_id: identity.tenantId };
+        expect(await append([nextVersion(mine, theirs)], identity)).toBe('LL003');
+      }
+    }
+    await admin.query('rollback');
+  });
+
   it('binds an administrator, and a replica, too', async () => {
     for (const role of ['origin', 'replica']) {
       await admin.query(`set session_replication_role = ${role}`);
