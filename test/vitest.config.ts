@@ -3,6 +3,9 @@ import { defineConfig } from 'vitest/config';
 // Of the hundreds of processes that the tests start, the first strips the types and the others find it done.
 process.env.NODE_COMPILE_CACHE ??= new URL('../node_modules/.cache/compile', import.meta.url).pathname;
 
+// Each has a Postgres of its own, so there is only one where the server is given. More than the two cores of a small
+// machine: many tests wait for a clock, a child or a page.
+const WORKERS = process.env.DATABASE_URL ? 1 : 3;
 const OF_TIME = 'test/**/*.time.test.ts';
 
 export default defineConfig({
@@ -18,8 +21,10 @@ export default defineConfig({
     hookTimeout: 60_000,
     teardownTimeout: 30_000,
     projects: [
-      // Three processes: many tests wait for a clock, a child or a page.
-      { extends: true, test: { name: 'tests', include: ['test/**/*.test.ts'], exclude: [OF_TIME], maxWorkers: 3 } },
+      {
+        extends: true,
+        test: { name: 'tests', include: ['test/**/*.test.ts'], exclude: [OF_TIME], maxWorkers: WORKERS },
+      },
       // What holds a machine to its speed has it alone, when all others are done.
       {
         extends: true,

@@ -65,7 +65,6 @@ async function tamper(sql: string): Promise<void> {
 }
 
 async function run(order: AuditOrder = {}, more: Partial<AuditOptions> = {}) {
-  await testDatabase.othersEnded();
   const endOfTime = new Date(Date.now() + 60_000);
   const options = { database: auditor, keys: trustedKeys, scheme: nodeEd25519, store, historyMs: 10_000, endOfTime };
   return audit({ ...options, segmentRows: SEGMENT_ROWS, now: () => new Date(), ...more }, order);

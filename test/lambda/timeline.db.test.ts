@@ -60,7 +60,6 @@ let noted = 0;
 /** Spans of a name of their own, by which they are told from those of other tests. */
 async function appendNotes(count: number, name: string, identity: Identity = ALICE, more: object = {}) {
   for (let i = 0; i < count; i++) await append([draft({ name, this: `note ${++noted}`, ...more })], identity);
-  await functions.ledger.othersEnded();
 }
 
 const namesOf = (client: Client) => client.ofType('span').map(({ span }) => span.this);

@@ -14,13 +14,14 @@ import {
   verifyLedger,
 } from '../../src/ledger/index.ts';
 import { nodeEd25519 } from '../../src/span/ed25519-node.ts';
+import { templateUrl } from '../support/database.ts';
 import { trustedKeys } from '../support/keys.ts';
 import { startTemporaryPostgres, TEST_PASSWORD, withClient, withDatabase } from '../support/postgres-server.ts';
 import { ALICE, contextOf, draft } from '../support/spans.ts';
 
 const migrations = await loadMigrations(new URL('../../sql', import.meta.url).pathname);
 const NAMES = migrations.map(({ name }) => name);
-const serverUrl = withDatabase(inject('templateUrl'), 'postgres');
+const serverUrl = withDatabase(templateUrl(), 'postgres');
 const made: string[] = [];
 
 /** A database with nothing in it. */

@@ -1,9 +1,11 @@
 /**
- * One real Postgres for a whole run of tests, with one migrated database that every test file clones (`database.ts`).
+ * A real Postgres for each process of tests, for a whole run, with a migrated database that every test file clones
+ * (`database.ts`). Not one for all: a server orders the transactions of all its databases together, so one that is still
+ * running in another file's database would hold back what this file's timelines show.
  *
  *   DATABASE_URL=postgres://…              a server for tests, with an administrator's login: the roles' passwords change
- *   LOGLINEOS_TEST_POSTGRES=docker         a container
- *   (neither)                              the embedded server, in a temporary folder
+ *   LOGLINEOS_TEST_POSTGRES=docker         containers
+ *   (neither)                              embedded servers, in temporary folders
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -17,8 +19,8 @@ import { startEmbeddedPostgres } from '../../src/local/embedded-postgres.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
-    /** The administrator's URL of the migrated template database. */
-    templateUrl: string;
+    /** The administrator's URL of the migrated template database, one for each process. */
+    templateUrls: string[];
     /** Every database of this run has a name that begins so. */
     databasePrefix: string;
   }
@@ -35,21 +37,39 @@ interface TestServer {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const databasePrefix = `${PREFIX}${randomBytes(4).toString('hex')}`;
+  const processes = Math.max(...project.vitest.projects.map(({ config }) => config.maxWorkers));
+  const prepared = await Promise.allSettled(Array.from({ length: processes }, () => prepareServer(databasePrefix)));
+  const servers = prepared.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  const stop = async () => void (await Promise.all(servers.map((server) => server.stop())));
+  const failed = prepared.find((one) => one.status === 'rejected');
+  if (failed !== undefined) {
+    await stop();
+    throw failed.reason;
+  }
+  const templateUrls = servers.map(({ url }) => url);
+  project.provide('templateUrls', templateUrls);
+  project.provide('databasePrefix', databasePrefix);
+  return stop;
+}
+
+/** A server with the migrated template; the URL is that database's. */
+async function prepareServer(databasePrefix: string): Promise<TestServer> {
   const server = await startServer();
   try {
-    const databasePrefix = `${PREFIX}${randomBytes(4).toString('hex')}`;
-    const templateUrl = await createTemplate(server.url, `${databasePrefix}_template`);
+    const url = await createTemplate(server.url, `${databasePrefix}_template`);
     // Marks the run as alive, so that the next one leaves its databases alone.
     const marker = new pg.Client({ connectionString: server.url, application_name: databasePrefix });
     marker.on('error', () => {});
     await marker.connect();
     await dropAbandoned(marker);
-    project.provide('templateUrl', templateUrl);
-    project.provide('databasePrefix', databasePrefix);
-    return async () => {
-      await dropDatabases(marker, (name) => name.startsWith(databasePrefix));
-      await marker.end();
-      await server.stop();
+    return {
+      url,
+      stop: async () => {
+        await dropDatabases(marker, (name) => name.startsWith(databasePrefix));
+        await marker.end();
+        await server.stop();
+      },
     };
   } catch (error) {
     await server.stop();
