@@ -109,9 +109,9 @@ function refusal({ request_id, refusal: refused, takeovers }) {
  * @param {Record<string, any>} outcome of its run
  * @param {Record<string, any>} request
  */
-function decide(ctx, { request_id, status, code, message }, { attempt, max_attempts, retry }) {
+function decide(ctx, { request_id, status, code, message, line }, { attempt, max_attempts, retry }) {
   if (status === 'complete') return { request_id, status };
-  const error = { code, message };
+  const error = { code, message, line };
   if (status === 'not_run') {
     // No room, or no child: it goes back as if it had never been taken. What no sandbox takes, or no span holds, is given up.
     return code.startsWith('SANDBOX_') ? { request_id, status: 'released' } : { request_id, status: 'dead', error };

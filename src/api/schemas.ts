@@ -359,9 +359,9 @@ export const RequestSchema = z
     finished_at: z.string().nullable(),
     input: json('What was asked.'),
     output: json('What came of it.'),
-    error: (z.unknown() as z.ZodType<{ code: string; message: string } | null>).openapi({
+    error: (z.unknown() as z.ZodType<{ code: string; message: string; line?: number } | null>).openapi({
       type: ['object', 'null'],
-      description: 'Why it failed: a code and a message.',
+      description: 'Why it failed: a code, a message, and the line of the code where it is known.',
     }),
     execution_ids: z.array(z.string()),
     idempotency_key: z.string().nullable(),

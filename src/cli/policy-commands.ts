@@ -5,10 +5,11 @@ import type { Client } from '../client/index.ts';
 import { InputError } from '../errors.ts';
 import type { Json, StoredSpan } from '../span/index.ts';
 import type { SimulatedAnswer } from '../work/index.ts';
+import { readCode } from './code-check.ts';
 import { count, show, table } from './output.ts';
 import { continued, visibilityOption } from './run-commands.ts';
 import { openSession, type Session } from './session.ts';
-import { findOwn, readJsonOption, readText } from './values.ts';
+import { findOwn, readJsonOption, readText, wholeNumber } from './values.ts';
 
 interface PolicyOptions {
   name: string;
@@ -25,7 +26,7 @@ interface SimulateOptions extends PolicyOptions {
   tenantWide?: boolean;
 }
 
-/** `loglineos policy …`: deploy one, take it out of work, or see what it would have done. */
+/** `loglineos policy …`: deploy one, list them, take one out of work, or see what it would have done. */
 export function addPolicyCommands(program: Command): void {
   const policy = program.command('policy').description('policies: code that answers to new spans');
 
@@ -37,7 +38,7 @@ export function addPolicyCommands(program: Command): void {
     .addOption(visibilityOption())
     .action(async (file: string, options: PolicyOptions, command: Command) => {
       const session = await openSession(command.optsWithGlobals());
-      const [code, content] = [await readText(file), await readContent(options)];
+      const [code, content] = [await readCode(file, 'on'), await readContent(options)];
       const before = await findOwn(session.client, 'policy', options.name);
       const kept = { ...((before?.content ?? {}) as object), ...content } as { match?: unknown };
       if (kept.match === undefined) {
@@ -55,6 +56,24 @@ export function addPolicyCommands(program: Command): void {
         content: kept as Json,
       });
       show(session, deployed, () => `${options.name} is ${deployed.id}, version ${deployed.seq}\n`);
+    });
+
+  policy
+    .command('list')
+    .description('list those that you can see, newest first')
+    .option('--limit <n>', 'at most so many', wholeNumber, 20)
+    .option('--before <place>', 'go on where an earlier list ended')
+    .action(async (options: { limit: number; before?: string }, command: Command) => {
+      const session = await openSession(command.optsWithGlobals());
+      const page = await session.client.spans({ entity_type: 'policy', limit: options.limit }, options.before);
+      show(session, page, () => {
+        const rows = page.spans.map(({ name, status, seq, content, owner_id, id }) => {
+          const { trigger } = (content ?? {}) as { trigger?: Json };
+          return [name, status, seq, trigger ?? 'span', owner_id, id];
+        });
+        const more = page.before === null ? '' : `more with --before ${page.before}\n`;
+        return table(['name', 'status', 'version', 'trigger', 'owner', 'id'], rows) + more;
+      });
     });
 
   policy

@@ -2,9 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import type { Client, RequestView } from '../client/index.ts';
 import type { Json, Span, StoredSpan } from '../span/index.ts';
+import { readCode } from './code-check.ts';
 import { listing, show } from './output.ts';
 import { openSession } from './session.ts';
-import { findOwn, readJsonOption, readText, resolveFunction, resolveKernel, wholeNumber } from './values.ts';
+import { findOwn, readJsonOption, resolveFunction, resolveKernel, wholeNumber } from './values.ts';
 
 /** How often a request that is waited for is looked at: soon at first, then less often. */
 const POLL_MS = { first: 50, last: 1_000 };
@@ -96,7 +97,7 @@ export function addRunCommands(program: Command): void {
     .addOption(visibilityOption())
     .action(async (file: string, options: DeployOptions, command: Command) => {
       const session = await openSession(command.optsWithGlobals());
-      const code = await readText(file);
+      const code = await readCode(file, 'function');
       const input = await readJsonOption('input', options.input);
       const before = await findOwn(session.client, 'function', options.name);
       const draft = functionDraft(code, options, before);
@@ -160,7 +161,11 @@ export function describeRequest(request: RequestView): string {
     started: request.started_at,
     finished: request.finished_at,
     output: request.output,
-    error: request.error === null ? null : `${request.error.message} (${request.error.code})`,
+    error: request.error === null ? null : errorText(request.error),
     executions: request.execution_ids.length === 0 ? null : request.execution_ids.join('\n'),
   });
+}
+
+function errorText({ code, message, line }: NonNullable<RequestView['error']>): string {
+  return `${message} (${code}${line === undefined ? '' : `, line ${line}`})`;
 }

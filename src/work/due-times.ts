@@ -119,7 +119,7 @@ function parseCron(pattern: string, timezone: string): Recurrence {
     // A list of hours is as fixed as one hour: `30 1,13 * * *` loses no run to a clock change.
     cron = new Cron(pattern, { timezone, mode: '5-or-6-parts', fixedTimeRule: 'no-wildcard' });
   } catch (cause) {
-    throw invalid('metadata.schedule', 'cron of 5 or 6 fields', pattern, cause);
+    throw invalid('metadata.schedule', 'cron of 5 or 6 fields, each within its range', pattern, cause);
   }
   return {
     firstAfter: (instant) => cron.nextRun(new Date(instant))?.getTime() ?? null,

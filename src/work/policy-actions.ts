@@ -145,6 +145,8 @@ function readAction(value: unknown, path: string, interest: PolicyInterest, trig
   if (fields.has('run')) {
     fields.text('run', /^run_code$/, 'run_code');
     action.run = { spanId: fields.uuid('span_id'), input: fields.any('input') as Json };
+  } else if (!fields.has('emit_span')) {
+    throw new InputError('FIELD_INVALID', `${path}: expected emit_span or run`, { field: path });
   } else {
     const emitted = fields.any('emit_span') as Record<string, Json>;
     checkEmitted(emitted, `${path}.emit_span`, interest, trigger);

@@ -263,8 +263,7 @@ export class RequestWork implements Work {
       open.execution = this.#execution(open, fn, result);
       const { status, error } = open.execution.draft;
       this.#tick.counters.executed(status as ExecutionStatus, result.durationMs);
-      const { code, message } = (error ?? {}) as { code?: string; message?: string };
-      return { request_id, status, code: code ?? null, message: message ?? null };
+      return { request_id, status, code: null, message: null, ...(error as object | null) };
     } catch (error) {
       const { code, message } = error instanceof LogLineError ? error : new UpstreamError('INTERNAL', String(error));
       open.startedAt = null;

@@ -119,6 +119,19 @@ describe('loglineos deploy and execute', () => {
     expect([code, stdout]).toEqual([1, expect.stringMatching(/status +dead[\s\S]*error +bad ·\[31mluck \(THREW\)/)]);
   });
 
+  it('says where code that came in another way does not compile', async () => {
+    const body = JSON.stringify({
+      entity_type: 'function',
+      name: 'broken',
+      status: 'active',
+      code: 'const a = 1;\nconst b = ;',
+    });
+    const headers = { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' };
+    expect((await fetch(`${env.LOGLINEOS_URL}/api/spans`, { method: 'POST', headers, body })).status).toBe(201);
+    const { code, stdout } = await loglineos(['execute', 'broken', '--wait', '--max-attempts', '1']);
+    expect([code, stdout]).toEqual([1, expect.stringMatching(/error +SyntaxError: .* \(CODE_INVALID, line 2\)/)]);
+  });
+
   it('asks once under one key', async () => {
     await json('deploy', await file('one.js', 'return 1'), '--name', 'one');
     const first = await json('execute', 'one', '--key', 'k1');
@@ -158,6 +171,21 @@ describe('loglineos deploy and execute', () => {
   it('says what cannot be brought in', async () => {
     const bad = await file('import.js', 'import("x")');
     await expectFailure(2, /the word "import" is refused.*CODE_REFUSED/, ['deploy', bad, '--name', 'x']);
+    const unfinished = await file('unfinished.js', 'const a = 1;\nreturn a +\n');
+    await expectFailure(2, /unfinished.js, line 2: SyntaxError: Unexpected end of input \(CODE_INVALID\)/, [
+      'deploy',
+      unfinished,
+      '--name',
+      'x',
+    ]);
+    await expectFailure(2, /expected `export default function on\(span\)` \(CODE_INVALID\)/, [
+      'policy',
+      'deploy',
+      await file('no-policy.js', 'export default 5'),
+      '--name',
+      'x',
+    ]);
+    expect((await json('spans', '--name', 'x')).spans).toEqual([]);
     await expectFailure(2, /required option '--name <name>' not specified/, ['deploy', bad]);
     await expectFailure(2, /no function nobody is visible to you/, ['execute', 'nobody']);
     await expectFailure(2, /expected a whole number/, ['execute', 'nobody', '--priority', 'high']);
@@ -226,6 +254,9 @@ describe('loglineos policy', () => {
       params: { name: 'noticed' },
     });
 
+    expect(await text('policy', 'list', '--limit', '1')).toMatch(
+      new RegExp(`^name +status +.*\\nnotice +active +1 +span +.*${deployed.id}\\nmore with --before `),
+    );
     expect(await text('policy', 'retire', 'notice')).toBe('notice is retired, version 2\n');
     const { code: kept, content: still, status } = await json('span', deployed.id);
     expect([kept, still.params, status]).toEqual([code, { name: 'noticed' }, 'retired']);

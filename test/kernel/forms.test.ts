@@ -64,7 +64,17 @@ describe.each(WAYS)('untrusted code %s', (way) => {
     it('tells the line of a syntax error in the stored source', async () => {
       expect(await output('const a = 1;\nconst b = ;')).toMatchObject({ code: 'CODE_INVALID', line: 2 });
       expect(await output('export default (i) => {\n\n  let = i')).toMatchObject({ code: 'CODE_INVALID', line: 3 });
-      expect(await output('return {\n')).toMatchObject({ code: 'CODE_INVALID', line: 2 });
+      expect(await output('return 1;\n}\nfoo(')).toMatchObject({ code: 'CODE_INVALID', line: 3 });
+    });
+
+    it('says that something is missing at the end, and names nothing that the author did not write', async () => {
+      const message = 'SyntaxError: Unexpected end of input';
+      for (const code of ['return 1 +', 'const a =\n\n', 'return [1,\n2,', 'export default function () {\nreturn [']) {
+        const line = code.trimEnd().split('\n').length;
+        expect(await output(code)).toEqual({ code: 'CODE_INVALID', message, line });
+      }
+      expect(await output('return {\n')).toMatchObject({ code: 'CODE_INVALID', line: 1 });
+      expect(await output('return [1, };\n')).toMatchObject({ message: "SyntaxError: Unexpected token '}'", line: 1 });
     });
 
     it('knows neither `using` nor numbers of 16 bits', async () => {

@@ -649,10 +649,17 @@ function thrownError(body: unknown, job: SandboxJob): SandboxError {
 
 function syntaxError(body: unknown, job: SandboxJob): SandboxError {
   const { message, line } = (body ?? {}) as Record<string, unknown>;
-  const said = typeof message === 'string' ? message : 'it does not compile';
-  const error: SandboxError = { code: 'CODE_INVALID', message: said };
-  // An error at the very end is found in our suffix, one line below the last of the code.
-  if (typeof line === 'number' && line > 0) error.line = Math.min(line, job.code.split('\n').length);
+  const error: SandboxError = {
+    code: 'CODE_INVALID',
+    message: typeof message === 'string' ? message : 'it does not compile',
+  };
+  if (typeof line !== 'number' || line <= 0) return error;
+  const last = job.code.trimEnd().split('\n').length;
+  // What is missing at the end is found in our suffix, below the last line of the code; its brace is not the author's.
+  if (line > last && /^SyntaxError: Unexpected token '[};]'$/.test(error.message)) {
+    error.message = 'SyntaxError: Unexpected end of input';
+  }
+  error.line = Math.min(line, last);
   return error;
 }
 
