@@ -17,9 +17,11 @@ export default defineConfig({
     pool: 'forks',
     // Node itself loads the modules, as in production: the code uses import.meta.resolve and starts processes of .ts files.
     experimental: { viteModuleRunner: false },
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // Bounds for what hangs. A machine that is busy with something else must not fail a test that only waits.
+    testTimeout: 90_000,
+    hookTimeout: 180_000,
     teardownTimeout: 30_000,
+    expect: { poll: { timeout: 30_000 } },
     projects: [
       {
         extends: true,

@@ -23,7 +23,7 @@ const denials = (where = 'true', values: unknown[] = []): Promise<AnyJson[]> =>
 async function until<T>(look: () => Promise<T>, isThere: (found: T) => boolean): Promise<T> {
   for (let i = 0; ; i++) {
     const found = await look();
-    if (isThere(found) || i === 100) return found;
+    if (isThere(found) || i === 1_000) return found;
     await pause(20);
   }
 }

@@ -38,7 +38,7 @@ async function work(count: number, aheadMs = 0): Promise<void> {
   const agent = startRole(installation.container({ now }), 'policy-agent', aheadMs + 600_000);
   const isEnough = async () => (await installation.spans("who like 'policy:%'")).length >= count;
   try {
-    await until(isEnough, 30_000);
+    await until(isEnough);
     await new Promise((resolve) => setTimeout(resolve, 1_500));
   } finally {
     expect(await agent.stop()).toMatchObject({ ok: true, error: null });

@@ -15,6 +15,9 @@ import { type HubOptions, TimelineHub } from '../../src/timeline/index.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { contextOf, draft } from '../support/spans.ts';
 
+/** Longer than anything takes that comes at all. */
+const UNTIL_MS = 30_000;
+
 /** Tokens that tests hand out and take back. */
 export class TestTokens implements Pick<Authenticator, 'ended'> {
   readonly callers = new Map<string, Caller>();
@@ -149,13 +152,13 @@ export class Received {
   }
 
   /** The first of this type; fails when none comes. */
-  async other(type: string, ms = 5_000): Promise<{ type: string; [field: string]: unknown }> {
+  async other(type: string, ms = UNTIL_MS): Promise<{ type: string; [field: string]: unknown }> {
     await until(() => this.others.some((each) => each.type === type), `a ${type}`, ms);
     return this.others.find((each) => each.type === type) as { type: string };
   }
 }
 
-export async function until(isTrue: () => boolean, what: string, ms = 5_000): Promise<void> {
+export async function until(isTrue: () => boolean, what: string, ms = UNTIL_MS): Promise<void> {
   const deadline = performance.now() + ms;
   while (!isTrue()) {
     if (performance.now() > deadline) throw new Error(`waited ${ms} ms in vain for ${what}`);

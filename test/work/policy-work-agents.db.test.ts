@@ -84,7 +84,7 @@ describe('an agent whose derived tables are made anew', () => {
     await until(async () => (await errorsOf(installation, id)).length > 0);
     await rebuild();
     await append(installation, [{ ...policyDraft(TWICE, 'broken'), id }]);
-    await until(async () => (await noted(id)).length > 0, 5_000);
+    await until(async () => (await noted(id)).length > 0);
     await agent.stop();
   });
 
@@ -97,7 +97,7 @@ describe('an agent whose derived tables are made anew', () => {
     await until(async () => (await errorsOf(installation, honest.id)).length > 0);
     await rebuild();
     await append(installation, [{ ...policyDraft(TWICE, 'forged'), id: honest.id }]);
-    await until(async () => (await noted(honest.id)).length > 0, 5_000);
+    await until(async () => (await noted(honest.id)).length > 0);
     await agent.stop();
   });
 
@@ -160,14 +160,14 @@ describe('more policies than one turn can ask', () => {
     await until(async () => (await installation.admin.query(places)).rows[0].n === 1);
     for (const user of users) await append(installation, [{ entity_type: 'crowd', name: 'a' }], user);
     const named = () => installation.spans(`entity_type = 'named' and tenant_id like 'crowd %'`);
-    await until(async () => (await named()).length >= count);
+    await until(async () => (await named()).length >= count, 150_000);
     expect(await agent.stop()).toMatchObject({ ok: true });
     expect(new Set((await named()).map(({ metadata }) => metadata.policy.id)).size).toBe(count);
     for (const [i, user] of users.entries()) {
       const retired = ids[i]?.map((id) => ({ id, entity_type: 'policy', status: 'retired' })) ?? [];
       await append(installation, retired, user);
     }
-  }, 120_000); // eleven hundred policies take their time, and a slow machine takes longer
+  }, 180_000); // eleven hundred policies take their time, and a slow machine takes longer
 
   it('are refused to one tenant, until it retires some', async () => {
     const user = { userId: 'one', tenantId: 'many' };
@@ -286,7 +286,7 @@ describe('a policy of days', () => {
         expect(await daysBehind()).toBeLessThanOrEqual(1);
         const agent = startBeside(installation.container(), 'policy-agent');
         await append(installation, [{ entity_type: 'beside', name: 'a' }]);
-        await until(async () => (await noted(other)).length === (anew ? 2 : 1), 5_000);
+        await until(async () => (await noted(other)).length === (anew ? 2 : 1));
         expect(await agent.stop()).toMatchObject({ ok: true });
       }
       await retire(installation, id);

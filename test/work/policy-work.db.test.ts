@@ -130,7 +130,7 @@ describe('a policy that fails', () => {
     const pausedMs = paused_until.getTime() - Date.now();
     expect(pausedMs).toBeGreaterThan(3_000);
     expect(pausedMs).toBeLessThanOrEqual(5_000);
-    await until(async () => (await cursor()).failures === 4, 8_000);
+    await until(async () => (await cursor()).failures === 4);
     expect((await cursor()).paused_until.getTime() - Date.now()).toBeGreaterThan(8_000);
 
     const mended = policyDraft(NOTE, type);
@@ -194,10 +194,10 @@ describe('a ledger that takes nothing for a while', () => {
     );
     const before = refusals();
     await append(installation, spansOf(type, 'a', 'b', 'c'));
-    await until(async () => refusals() >= before + 10, 10_000);
+    await until(async () => refusals() >= before + 10);
     expect(await doneBy(installation, id)).toEqual([]);
     await mend();
-    await until(async () => (await doneBy(installation, id)).length >= 3, 10_000);
+    await until(async () => (await doneBy(installation, id)).length >= 3);
     expect(names(await doneBy(installation, id))).toEqual(['a', 'b', 'c']);
     await retire(installation, id);
   });
@@ -211,14 +211,14 @@ describe('a ledger that takes nothing for a while', () => {
     );
     const before = refusals();
     await append(installation, spansOf(type, 'a', 'b', 'c'));
-    await until(async () => refusals() >= before + 10, 10_000);
+    await until(async () => refusals() >= before + 10);
     const other = await appendPolicy(installation, NOTE, otherType);
     await append(installation, spansOf(otherType, 'beside'));
-    await until(async () => (await doneBy(installation, other)).length === 1, 10_000);
+    await until(async () => (await doneBy(installation, other)).length === 1);
     expect(await doneBy(installation, id)).toEqual([]);
     await mend();
     await append(installation, spansOf(type, 'after'));
-    await until(async () => names(await doneBy(installation, id, `entity_type = 'noted'`)).includes('after'), 10_000);
+    await until(async () => names(await doneBy(installation, id, `entity_type = 'noted'`)).includes('after'));
     await retire(installation, id);
     await retire(installation, other);
   });
@@ -234,8 +234,8 @@ describe('a ledger that takes nothing for a while', () => {
          when (new.entity_type = 'noted' and new.content ->> 'name' = 'poison')`,
     );
     agent = startRole(installation.stage0, 'policy-agent');
-    await until(async () => (await errorsOf(installation, id)).length > 0, 10_000);
-    await until(async () => (await doneBy(installation, id, `entity_type = 'noted'`)).length === 4, 10_000);
+    await until(async () => (await errorsOf(installation, id)).length > 0);
+    await until(async () => (await doneBy(installation, id, `entity_type = 'noted'`)).length === 4);
     await mend();
     expect(names(await doneBy(installation, id, `entity_type = 'noted'`))).toEqual(['a', 'b', 'c', 'd']);
     expect(await errorsOf(installation, id)).toEqual(['REQUEST_CLOSED']);

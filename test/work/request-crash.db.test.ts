@@ -134,7 +134,7 @@ describe.concurrent('a request whose worker is gone', () => {
     await end(third, 'SIGTERM');
     const fn = await installation.appendFunction('return input', {}, BOB);
     await requestRuns(installation, fn.id, BOB, [{}]);
-    await until(async () => (await openRequests(installation)) === 0, 5_000);
+    await until(async () => (await openRequests(installation)) === 0, UNTIL_MS);
     const { code, stdout } = await end(stopped, 'SIGTERM');
     expect([code, stdout]).toEqual([0, '']);
   }, 120_000);

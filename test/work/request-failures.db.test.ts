@@ -242,7 +242,7 @@ describe('a request that says something odd', () => {
   ])('(%s) fails as itself, and the worker goes on', async (_, options) => {
     const fn = await installation.appendFunction('throw 1');
     const [id] = await requestRuns(installation, fn.id, ALICE, [options]);
-    await until(async () => (await installation.spans(`caused_by = $1`, [id])).length > 0, 5_000);
+    await until(async () => (await installation.spans(`caused_by = $1`, [id])).length > 0);
     const first = (await installation.spans('id = $1 and seq = 1', [id]))[0];
     expect(first?.error.code).toBe('THREW');
     expect((await ended('return 1')).last.status).toBe('complete');

@@ -172,7 +172,7 @@ describe('the request worker', () => {
     await installation.admin.query('commit');
     await shift;
     const isBack = async () => (await openRequests(installation, `state = 'ready' and fence is not null`)) === 2;
-    await until(isBack, 5_000);
+    await until(isBack);
     expect(await openRequests(installation, `state = 'ready' and takeovers = 0`), 'at once').toBe(2);
   });
 
@@ -317,7 +317,7 @@ describe('a request that its owner changes while it runs', () => {
     await new Promise((resolve) => setTimeout(resolve, 100)); // and the owner has put his version in, and waits behind it
     await installation.admin.query('commit');
     const isCancelled = await cancelled;
-    await until(isQuiet, 10_000);
+    await until(isQuiet);
     await worker?.stop();
     expect(await statuses(id as string)).toEqual(['scheduled', isCancelled ? 'cancelled' : 'complete']);
     expect(await executions([id as string])).toHaveLength(isCancelled ? 0 : 1);

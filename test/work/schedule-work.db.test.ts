@@ -221,7 +221,7 @@ describe('a ledger that is read-only for a while', () => {
     await installation.admin.query('drop function refuse cascade');
     expect(await isOnSchedule(id)).toBe(true);
     const observer = startBeside(installation.container(), 'observer');
-    await until(async () => (await requestsOf(id)).length > 0, 10_000);
+    await until(async () => (await requestsOf(id)).length > 0);
     await change(id, null, { status: 'active' });
     expect(await observer.stop()).toMatchObject({ ok: true, error: null });
     expect(await errorsOf(id)).toEqual([]);
@@ -242,11 +242,11 @@ describe('a function that cannot be scheduled', () => {
 
   /** It has left one error and no request, also when the tables are made anew, and the others go on. */
   async function expectRefused(id: string, code: string) {
-    await until(async () => (await errorsOf(id)).length > 0, 10_000);
+    await until(async () => (await errorsOf(id)).length > 0);
     await rebuild();
     await until(async () => !(await isOnSchedule(id)));
     const count = (await requestsOf(healthy)).length;
-    await until(async () => (await requestsOf(healthy)).length > count, 5_000);
+    await until(async () => (await requestsOf(healthy)).length > count);
     expect(await errorsOf(id)).toEqual([code]);
     expect(await requestsOf(id)).toEqual([]);
   }
