@@ -67,3 +67,8 @@ export function failureText(error: unknown, what: string): string {
     ? `${error.message} (${error.code})\n`
     : `${what}: ${(error as Error).message}\n`;
 }
+
+/** Why a run failed, as its span says it. */
+export function errorText({ code, message, line }: { code: string; message: string; line?: number }): string {
+  return `${message} (${code}${line === undefined ? '' : `, line ${line}`})`;
+}

@@ -1,15 +1,17 @@
 import { InputError } from '../errors.ts';
 import { readText } from './values.ts';
 
-/** It reads the code and calls nothing in it. */
+/** For the code around the function, that may take as much of a run as it likes. */
 const LIMITS = { timeoutMs: 3_000, memoryMb: 64, outputBytes: 1_000, calls: 0 };
+/** What would be so in every run, on every machine. */
+const REFUSED = new Set(['CODE_INVALID', 'CODE_REFUSED', 'THREW']);
 
 /**
- * The code in a file, read by the sandbox as it will be when it runs: whoever wrote it is there now, and will not be then.
- * A server takes code that does not compile, since it does not read what it does not run.
+ * The code in a file, read by the sandbox as it will be when it runs, and nothing in it called: whoever wrote it is there
+ * now, and will not be then. A server takes code that does not compile, since it does not read what it does not run.
  *
  * @param entry what the code offers: `function(input)`, or a policy's `on(span)`
- * @throws {InputError} `CODE_INVALID`, or what else ends it before it is called; with file and line
+ * @throws {InputError} `CODE_INVALID`, `CODE_REFUSED` or `THREW`, with file and line
  */
 export async function readCode(file: string, entry: 'function' | 'on'): Promise<string> {
   const code = await readText(file);
@@ -28,9 +30,10 @@ export async function readCode(file: string, entry: 'function' | 'on'): Promise<
       each: true,
       limits: LIMITS,
     });
-    if (result.ok) return code;
+    if (result.ok || !REFUSED.has(result.error.code)) return code;
     const { code: why, message, line } = result.error;
-    throw new InputError(why, `${file}${line === undefined ? '' : `, line ${line}`}: ${message}`, { field: 'code' });
+    const place = `${file}${line === undefined ? '' : `, line ${line}`}`;
+    throw new InputError(why, `${place}: ${message.replace(/^code: /, '')}`, { field: 'code' });
   } finally {
     await sandbox.close();
   }

@@ -11,6 +11,7 @@ import { failureText, LogLineError } from '../errors.ts';
 import { homeFolder } from '../local/home.ts';
 import { addKeyCommands } from './key-commands.ts';
 import { addLookCommands } from './look-commands.ts';
+import { plain } from './output.ts';
 import { addPolicyCommands } from './policy-commands.ts';
 import { addRequestCommands } from './request-commands.ts';
 import { addRunCommands } from './run-commands.ts';
@@ -62,7 +63,7 @@ function addScript(program: Command, name: string, description: string): void {
 
 /** What a person needs to go on, in a line; never a stack. */
 function explain(error: unknown): string {
-  const text = failureText(error, 'loglineos failed');
+  const text = plain(failureText(error, 'loglineos failed'));
   if (!(error instanceof LogLineError)) return text;
   if (error.code === 'UNREACHABLE') {
     return `${text}Is it running? Start it with npm start, or say where it is with --url or LOGLINEOS_URL.\n`;

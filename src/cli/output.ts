@@ -31,7 +31,7 @@ export function cell(value: unknown, isCut = true): string {
 }
 
 /** What a span says may come from anybody: nothing in it is obeyed by the terminal. */
-function plain(value: unknown): string {
+export function plain(value: unknown): string {
   const text = typeof value === 'string' ? value : JSON.stringify(value);
   return text.replace(/\p{Cf}|(?!\n)\p{Cc}/gu, '·');
 }

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import type { Client, RequestView } from '../client/index.ts';
+import { errorText } from '../errors.ts';
 import type { Json, Span, StoredSpan } from '../span/index.ts';
 import { readCode } from './code-check.ts';
 import { listing, show } from './output.ts';
@@ -164,8 +165,4 @@ export function describeRequest(request: RequestView): string {
     error: request.error === null ? null : errorText(request.error),
     executions: request.execution_ids.length === 0 ? null : request.execution_ids.join('\n'),
   });
-}
-
-function errorText({ code, message, line }: NonNullable<RequestView['error']>): string {
-  return `${message} (${code}${line === undefined ? '' : `, line ${line}`})`;
 }

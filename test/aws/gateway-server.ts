@@ -93,7 +93,7 @@ export class Client {
   }
 
   /** The first frame that is so, among those heard and those to come. */
-  async heard(isIt: (frame: Frame) => boolean, timeoutMs = 10_000): Promise<Frame> {
+  async heard(isIt: (frame: Frame) => boolean, timeoutMs = 30_000): Promise<Frame> {
     const endOfTime = Date.now() + timeoutMs;
     for (;;) {
       const frame = this.frames.find(isIt);

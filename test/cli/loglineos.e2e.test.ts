@@ -185,7 +185,15 @@ describe('loglineos deploy and execute', () => {
       '--name',
       'x',
     ]);
+    const coloured = await file('coloured.js', "throw new Error('\\x1b[31mred');\nexport default 1");
+    await expectFailure(2, /coloured.js: ·\[31mred \(THREW\)/, ['deploy', coloured, '--name', 'x']);
     expect((await json('spans', '--name', 'x')).spans).toEqual([]);
+    // Slow to begin with, which it may be.
+    const slow = await file(
+      'slow.js',
+      'for (const end = Date.now() + 3_200; Date.now() < end; );\nexport default () => 1',
+    );
+    await json('deploy', slow, '--name', 'slow');
     await expectFailure(2, /required option '--name <name>' not specified/, ['deploy', bad]);
     await expectFailure(2, /no function nobody is visible to you/, ['execute', 'nobody']);
     await expectFailure(2, /expected a whole number/, ['execute', 'nobody', '--priority', 'high']);

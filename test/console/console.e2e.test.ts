@@ -246,7 +246,7 @@ describe.skipIf(chromium === null)('the console', () => {
       await page.getByText('live', { exact: true }).waitFor();
       expect(await row('right after').count()).toBe(1);
       tab.complaints.length = 0; // Chromium's own words about each connection that failed
-    }, 60_000);
+    });
 
     it('shows what a span says as text, whatever it says', async () => {
       const markup = '<img src=x onerror="document.title=1"><script>document.title=2</script>';

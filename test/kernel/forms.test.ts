@@ -64,17 +64,40 @@ describe.each(WAYS)('untrusted code %s', (way) => {
     it('tells the line of a syntax error in the stored source', async () => {
       expect(await output('const a = 1;\nconst b = ;')).toMatchObject({ code: 'CODE_INVALID', line: 2 });
       expect(await output('export default (i) => {\n\n  let = i')).toMatchObject({ code: 'CODE_INVALID', line: 3 });
-      expect(await output('return 1;\n}\nfoo(')).toMatchObject({ code: 'CODE_INVALID', line: 3 });
     });
 
-    it('says that something is missing at the end, and names nothing that the author did not write', async () => {
-      const message = 'SyntaxError: Unexpected end of input';
-      for (const code of ['return 1 +', 'const a =\n\n', 'return [1,\n2,', 'export default function () {\nreturn [']) {
-        const line = code.trimEnd().split('\n').length;
-        expect(await output(code)).toEqual({ code: 'CODE_INVALID', message, line });
-      }
-      expect(await output('return {\n')).toMatchObject({ code: 'CODE_INVALID', line: 1 });
-      expect(await output('return [1, };\n')).toMatchObject({ message: "SyntaxError: Unexpected token '}'", line: 1 });
+    it.each([
+      'return 1 +',
+      'return {\n',
+      'const a =\n\n',
+      'return [1,\n2,',
+      'if (input.a) {\n  return 1;\n',
+      'class A {\n',
+      'export default function () {\n  return [',
+      'export default (input) => {',
+      'function main(input) {',
+    ])('says that something is missing at the end: %j', async (code) => {
+      const line = code.trimEnd().split('\n').length;
+      expect(await output(code)).toEqual({
+        code: 'CODE_INVALID',
+        message: 'SyntaxError: Unexpected end of input',
+        line,
+      });
+    });
+
+    it.each([
+      ['return 1;\n}\n', undefined],
+      ['function main(input) {}\n}', undefined],
+      ['export default function () {}\n}', 2],
+      ['return [ };', 1],
+      ["const a = '\u2028\u2028\u2028';\nreturn [ };", 2],
+    ])('says that a brace is one too many, and of no brace but the author’s: %j', async (code, line) => {
+      const error = { code: 'CODE_INVALID', message: "SyntaxError: Unexpected token '}'" };
+      expect(await output(code)).toEqual(line === undefined ? error : { ...error, line });
+    });
+
+    it('tells what is wrong behind what closes too early', async () => {
+      expect(await output('return 1;\n}\nlet = = 2')).toMatchObject({ code: 'CODE_INVALID', line: 3 });
     });
 
     it('knows neither `using` nor numbers of 16 bits', async () => {

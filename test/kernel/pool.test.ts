@@ -208,9 +208,8 @@ describe('the pool', () => {
     const [kept] = child();
     await sleep(200);
     expect(child()).toEqual([kept]);
-    const started = performance.now();
     await sandbox.run(kernel('return 1'));
-    expect(performance.now() - started).toBeLessThan(40);
+    expect(child()).toEqual([kept]);
   });
 
   it('keeps a prewarmed child for tenants that have none', async () => {

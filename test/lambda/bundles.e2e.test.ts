@@ -252,7 +252,7 @@ describe('npm run build', () => {
 
   it('makes the same zips again, byte for byte', async () => {
     expect(await buildAll()).toEqual(built);
-  }, 60_000);
+  });
 
   it('packs no source map, no test and no secret', async () => {
     for (const { name } of built) {
@@ -363,7 +363,7 @@ describe('the deployed functions, one after the other', () => {
 
     // Each gets as much time as leaves it a moment to work: no work is taken that could not end.
     const [observer, worker, agent] = [
-      start(OBSERVER, {}, 11_000),
+      start(OBSERVER, {}, 13_000),
       start(WORKER, {}, 70_000),
       start(AGENT, {}, 20_000),
     ];

@@ -317,7 +317,7 @@ describe('eight writers with random delays and one reader that is killed and res
         select position < lag(position) over (order by tx_id, position) as is_swapped from ledger.universal_registry
       ) ordered where is_swapped`);
     expect(rows[0]?.swapped).toBeGreaterThan(0);
-  }, 60_000);
+  });
 
   async function write(seed: number, committed: Set<string>): Promise<void> {
     const client = new pg.Client(testDatabase.urls.loglineos_app);

@@ -94,7 +94,7 @@ function hashesOf(database: TestDatabase): Promise<Row[]> {
 const file = (name: string) => join(folder, name);
 const refused = ({ code, stdout, stderr }: Ended) => [code, stdout, stderr.trimEnd().split('\n').length];
 
-describe('loglineos export and import', { timeout: 60_000 }, () => {
+describe('loglineos export and import', () => {
   it('bring a destroyed database back, with nothing lost', async () => {
     await exportAll(file('all'));
     expect((await stat(file('all'))).mode & 0o777).toBe(0o600);

@@ -262,7 +262,7 @@ describe('npm run deploy', () => {
     await killedAfter(NAMES.length + 3, await zips('five'));
     expect((await rollback()).code).toBe(0);
     expect(aws.live()).toEqual(['version 1: release one']);
-  }, 60_000);
+  });
 
   /** A deployment whose process dies after it has changed so many aliases. */
   async function killedAfter(changes: number, artifacts: string): Promise<void> {

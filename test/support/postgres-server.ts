@@ -39,7 +39,8 @@ interface TestServer {
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const databasePrefix = `${PREFIX}${randomBytes(4).toString('hex')}`;
   const processes = Math.max(...project.vitest.projects.map(({ config }) => config.maxWorkers));
-  const prepared = await Promise.allSettled(Array.from({ length: processes }, () => prepareServer(databasePrefix)));
+  const length = process.env.DATABASE_URL ? 1 : processes;
+  const prepared = await Promise.allSettled(Array.from({ length }, () => prepareServer(databasePrefix)));
   const servers = prepared.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
   const stop = async () => void (await Promise.all(servers.map((server) => server.stop())));
   const failed = prepared.find((one) => one.status === 'rejected');

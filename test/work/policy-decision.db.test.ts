@@ -211,7 +211,7 @@ describe('globs', async () => {
   ])('of many stars are soon answered: %#', (glob, text) => {
     const startedAt = performance.now();
     expect(matchesGlob(glob, text)).toBe(false);
-    expect(performance.now() - startedAt).toBeLessThan(500);
+    expect(performance.now() - startedAt).toBeLessThan(5_000);
   });
 
   it('of a policy that were made to take long do not', async () => {

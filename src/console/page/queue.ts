@@ -1,4 +1,5 @@
 import type { Metrics, RequestFilter, RequestView } from '../../client/index.ts';
+import { errorText } from '../../errors.ts';
 import type { StoredSpan } from '../../span/index.ts';
 import { type App, attempt, confirmed, emptyState, loading, pause, type View } from './app.ts';
 import { h, put } from './dom.ts';
@@ -161,13 +162,7 @@ function requestTable(
     ),
     ...(request.error === null
       ? []
-      : [
-          h(
-            'tr',
-            { class: 'more-of-it' },
-            h('td', { colspan: 5, class: 'error-text' }, `${request.error.message} (${request.error.code})`),
-          ),
-        ]),
+      : [h('tr', { class: 'more-of-it' }, h('td', { colspan: 5, class: 'error-text' }, errorText(request.error)))]),
   ]);
   return h(
     'table',

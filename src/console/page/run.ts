@@ -1,5 +1,5 @@
 import type { RequestView } from '../../client/index.ts';
-import { InputError } from '../../errors.ts';
+import { errorText, InputError } from '../../errors.ts';
 import { type Json, parseJson, type StoredSpan, SYSTEM_ID } from '../../span/index.ts';
 import { type App, attempt, pause, type View } from './app.ts';
 import { field, h, put } from './dom.ts';
@@ -236,7 +236,7 @@ interface Ending {
   status: string;
   tookMs: number;
   output: Json;
-  error: { code: string; message: string } | null;
+  error: RequestView['error'];
   links: Record<string, string | undefined>;
 }
 
@@ -248,7 +248,7 @@ function ending({ status, tookMs, output, error, links }: Ending): HTMLElement {
     h('p', { class: 'facts' }, statusChip(status), h('span', {}, durationText(tookMs))),
     error === null
       ? h('pre', { tabindex: 0, 'aria-label': 'result' }, pretty(output))
-      : h('p', { class: 'error-text' }, `${error.message} (${error.code})`),
+      : h('p', { class: 'error-text' }, errorText(error)),
     h(
       'p',
       { class: 'facts' },

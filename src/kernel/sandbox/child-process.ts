@@ -653,13 +653,9 @@ function syntaxError(body: unknown, job: SandboxJob): SandboxError {
     code: 'CODE_INVALID',
     message: typeof message === 'string' ? message : 'it does not compile',
   };
-  if (typeof line !== 'number' || line <= 0) return error;
+  // What is missing at the end is missed behind all empty lines.
   const last = job.code.trimEnd().split('\n').length;
-  // What is missing at the end is found in our suffix, below the last line of the code; its brace is not the author's.
-  if (line > last && /^SyntaxError: Unexpected token '[};]'$/.test(error.message)) {
-    error.message = 'SyntaxError: Unexpected end of input';
-  }
-  error.line = Math.min(line, last);
+  if (typeof line === 'number' && line > 0) error.line = Math.min(line, last);
   return error;
 }
 

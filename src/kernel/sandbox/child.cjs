@@ -449,22 +449,39 @@ const compiled = new Map();
 function compile(job) {
   const known = compiled.get(job.script);
   if (known !== undefined) return known;
-  let told = 'F';
-  for (let index = 0; index < job.readings.length; index += 1) {
-    const { prefix, start, end, replacement, suffix } = job.readings[index];
-    const text = prefix + job.code.slice(0, start) + replacement + job.code.slice(end) + suffix;
+  /** @type {import('node:vm').Script | string | undefined} */
+  let found;
+  for (const reading of job.readings) {
     try {
-      const script = new Script(text, { filename: job.fileName, columnOffset: -prefix.length });
-      compiled.set(job.script, script);
-      return script;
-    } catch (error) {
-      if (index !== job.told || !(error instanceof Error)) continue;
-      const line = /:(\d+)$/.exec(`${error.stack}`.split('\n', 1)[0] ?? '');
-      told = `S${JSON.stringify({ message: `${error.name}: ${error.message}`, line: line ? Number(line[1]) : 0 })}`;
-    }
+      found = scriptOf(job, reading);
+      break;
+    } catch {} // the next one may be what is meant
   }
-  compiled.set(job.script, told); // the parent sends the code once, whatever becomes of it
-  return told;
+  found ??= job.told === undefined ? 'F' : `S${JSON.stringify(syntaxErrorOf(job))}`;
+  compiled.set(job.script, found); // the parent sends the code once, whatever becomes of it
+  return found;
+}
+
+/**
+ * @param {any} job
+ * @param {any} reading
+ */
+function scriptOf({ code, fileName }, { prefix, start, end, replacement, suffix }) {
+  const text = prefix + code.slice(0, start) + replacement + code.slice(end) + suffix;
+  return new Script(text, { filename: fileName, columnOffset: -prefix.length });
+}
+
+/** @param {any} job none of whose readings compiles */
+function syntaxErrorOf(job) {
+  try {
+    scriptOf(job, job.told);
+    // Open at its end, the function that it is the body of is closed all the same.
+    return { message: "SyntaxError: Unexpected token '}'", line: 0 };
+  } catch (error) {
+    const { name, message, stack } = /** @type {Error} */ (error);
+    const line = /:(\d+)$/.exec(`${stack}`.split('\n', 1)[0] ?? '');
+    return { message: `${name}: ${message}`, line: line ? Number(line[1]) : 0 };
+  }
 }
 
 /**

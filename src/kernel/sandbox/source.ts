@@ -17,8 +17,8 @@ export interface Reading {
 export interface Readings {
   /** To be compiled in this order; the first that V8 accepts is what the code means. */
   list: Reading[];
-  /** Index of the reading whose syntax error is told when none compiles. */
-  told: number;
+  /** Only compiled, for its syntax error, when none of them is accepted: nothing follows the code that is not its own. */
+  told: Reading | undefined;
 }
 
 const FORBIDDEN_WORD = /\bimport\b/;
@@ -59,10 +59,14 @@ export function readings(job: Pick<SandboxJob, 'code' | 'trust' | 'entry'>): Rea
   const { code, trust, entry } = job;
   const modules = moduleReadings(code);
   const older = OLDER_FORM.test(code) ? [olderReading(trust, entry)] : [];
-  if (trust === 'kernel') return { list: [...modules, ...older], told: 0 };
-  const body = whole(`(async function(${entry === 'on' ? 'span' : 'input'}){`, '\n})');
-  const list = [...older, body, ...modules];
-  return { list, told: modules.length > 0 ? older.length + 1 : older.length };
+  if (trust === 'kernel') {
+    const list = [...modules, ...older];
+    return { list, told: list[0] && { ...list[0], suffix: '' } };
+  }
+  const parameter = entry === 'on' ? 'span' : 'input';
+  const body = whole(`(async function(${parameter}){`, '\n})');
+  const told = modules[0] === undefined ? whole(`async function $(${parameter}){`, '') : { ...modules[0], suffix: '' };
+  return { list: [...older, body, ...modules], told };
 }
 
 function moduleReadings(code: string): Reading[] {
