@@ -44,7 +44,9 @@ export class WorkCalls {
   }
 
   async run(ids: unknown): Promise<void> {
-    this.#claimed().start(listOf<string>(ids, 'ids'));
+    const claimed = listOf<string>(ids, 'ids');
+    // Of a shift that was over before its first claim, a kernel has nothing to say.
+    if (claimed.length > 0) this.#claimed().start(claimed);
   }
 
   async outcomes(waitMs: unknown): Promise<unknown> {

@@ -364,7 +364,7 @@ describe('the deployed functions, one after the other', () => {
     // Each gets as much time as leaves it a moment to work: no work is taken that could not end.
     const [observer, worker, agent] = [
       start(OBSERVER, {}, 13_000),
-      start(WORKER, {}, 70_000),
+      start(WORKER, {}, 72_000),
       start(AGENT, {}, 20_000),
     ];
     expect(await observer.invoke({})).toMatchObject({ answer: { worked: true, output: { requested: 1 } } });

@@ -57,6 +57,14 @@ describe('a shift', () => {
     });
   });
 
+  it.each(['observer', 'request-worker', 'policy-agent'] as const)(
+    'of %s that is over before it could begin to work ends well',
+    async (role) => {
+      await installation.seed(limits);
+      expect(await startRole(installation.stage0, role).stop()).toMatchObject({ ok: true, error: null });
+    },
+  );
+
   it('ends soon after it is told to stop', async () => {
     await installation.seed(limits);
     const shift = startRole(installation.stage0, 'request-worker');
