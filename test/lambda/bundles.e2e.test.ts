@@ -446,15 +446,16 @@ describe('the deployed functions, one after the other', () => {
         READER_FUNCTION: READER,
         SOCKETS_ENDPOINT: gateway.endpoint,
       },
-      18_000,
+      24_000,
     );
-    const sent = sender.invoke({});
 
     expect(await gateway.connect()).toBe(401);
     expect(await gateway.connect('', { Authorization: 'Bearer llo_unknown' })).toBe(401);
     expect(await gateway.connect('', { Authorization: `Bearer ${await token(['boot'])}` })).toBe(403);
     const asked = await start(API).invoke(restEvent('POST', '/api/tickets', { token: await token() }));
     const { ticket } = JSON.parse(asked.answer.body);
+    // Its time is short: by now the others have started.
+    const sent = sender.invoke({});
     const client = (await gateway.connect(`?ticket=${ticket}`)) as Client;
     client.send({ action: 'subscribe', filter: { entity_type: 'note' } });
     await client.type('caught_up');
