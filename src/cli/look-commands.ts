@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import type { SpanQuery } from '../client/index.ts';
 import { failureText, UpstreamError } from '../errors.ts';
 import type { StoredSpan } from '../span/index.ts';
-import { cell, listing, show, table } from './output.ts';
+import { cell, listing, moreOf, plain, show, table } from './output.ts';
 import { openSession, type Session } from './session.ts';
 import { wholeNumber } from './values.ts';
 
@@ -39,8 +39,7 @@ export function addLookCommands(program: Command): void {
           span.status,
           span.id,
         ]);
-        const more = page.before === null ? '' : `more with --before ${page.before}\n`;
-        return table(['at', 'type', 'who', 'did', 'name', 'status', 'id'], rows) + more;
+        return table(['at', 'type', 'who', 'did', 'name', 'status', 'id'], rows) + moreOf(page);
       });
     });
 
@@ -129,7 +128,7 @@ async function tail({ client, isJson }: Session, query: SpanQuery, from: string 
       if (isEnd) await sleep(POLL_MS);
     } catch (error) {
       if (!(error instanceof UpstreamError)) throw error;
-      if (!isAway) process.stderr.write(`waiting: ${failureText(error, '')}`);
+      if (!isAway) process.stderr.write(plain(`waiting: ${failureText(error, '')}`));
       isAway = true;
       await sleep(AWAY_MS);
     }

@@ -16,6 +16,11 @@ export function table(headings: string[], rows: unknown[][]): string {
   return cells.map((row) => `${line(row).trimEnd()}\n`).join('');
 }
 
+/** How a list goes on behind this page; nothing where it does not. */
+export function moreOf({ before }: { before: string | null }): string {
+  return before === null ? '' : `more with --before ${before}\n`;
+}
+
 /** Names and values, one a line; what has no value is left out. */
 export function listing(values: Record<string, unknown>): string {
   const said = Object.entries(values).filter(([, value]) => value !== null && value !== undefined);

@@ -6,7 +6,7 @@ import { InputError } from '../errors.ts';
 import type { Json, StoredSpan } from '../span/index.ts';
 import type { SimulatedAnswer } from '../work/index.ts';
 import { readCode } from './code-check.ts';
-import { count, show, table } from './output.ts';
+import { count, moreOf, show, table } from './output.ts';
 import { continued, visibilityOption } from './run-commands.ts';
 import { openSession, type Session } from './session.ts';
 import { findOwn, readJsonOption, readText, wholeNumber } from './values.ts';
@@ -71,8 +71,7 @@ export function addPolicyCommands(program: Command): void {
           const { trigger } = (content ?? {}) as { trigger?: Json };
           return [name, status, seq, trigger ?? 'span', owner_id, id];
         });
-        const more = page.before === null ? '' : `more with --before ${page.before}\n`;
-        return table(['name', 'status', 'version', 'trigger', 'owner', 'id'], rows) + more;
+        return table(['name', 'status', 'version', 'trigger', 'owner', 'id'], rows) + moreOf(page);
       });
     });
 

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { Client, RequestChanges, RequestFilter } from '../client/index.ts';
 import { InputError } from '../errors.ts';
-import { count, show, table } from './output.ts';
+import { count, moreOf, show, table } from './output.ts';
 import { describeRequest } from './run-commands.ts';
 import { openSession } from './session.ts';
 import { resolveFunction, wholeNumber } from './values.ts';
@@ -36,8 +36,7 @@ export function addRequestCommands(program: Command): void {
           request.created_at,
           request.error?.code,
         ]);
-        const more = page.before === null ? '' : `more with --before ${page.before}\n`;
-        return table(['id', 'function', 'status', 'state', 'attempt', 'created', 'error'], rows) + more;
+        return table(['id', 'function', 'status', 'state', 'attempt', 'created', 'error'], rows) + moreOf(page);
       });
     });
 

@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import { listing, show, table } from './output.ts';
+import { listing, moreOf, show, table } from './output.ts';
 import { openSession } from './session.ts';
 
 const UNIT_S: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86_400 };
@@ -40,8 +40,7 @@ export function addTokenCommands(program: Command): void {
           expires_at,
           scopes.join(','),
         ]);
-        const more = page.before === null ? '' : `more with --before ${page.before}\n`;
-        return table(['id', 'name', 'status', 'expires', 'scopes'], rows) + more;
+        return table(['id', 'name', 'status', 'expires', 'scopes'], rows) + moreOf(page);
       });
     });
 

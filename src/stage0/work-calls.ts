@@ -38,15 +38,13 @@ export class WorkCalls {
     }
     this.#kind ??= kind as WorkKind;
     if (kind !== this.#kind) throw new KernelError('WORK_KIND', `this shift works on ${this.#kind}`);
-    if (shift.isOver()) return { work: [], is_over: true };
     this.#work ??= new (await KINDS[this.#kind]())(this.#tick());
+    if (shift.isOver()) return { work: [], is_over: true };
     return { ...(await this.#work.claim(options as Record<string, unknown>)), is_over: false };
   }
 
   async run(ids: unknown): Promise<void> {
-    const claimed = listOf<string>(ids, 'ids');
-    // Of a shift that was over before its first claim, a kernel has nothing to say.
-    if (claimed.length > 0) this.#claimed().start(claimed);
+    this.#claimed().start(listOf<string>(ids, 'ids'));
   }
 
   async outcomes(waitMs: unknown): Promise<unknown> {

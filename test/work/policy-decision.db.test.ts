@@ -209,9 +209,9 @@ describe('globs', async () => {
     [`**/${'*a'.repeat(400)}b`, 'a/'.repeat(500)],
     [`**${'?*'.repeat(300)}b`, 'a'.repeat(1_000)],
   ])('of many stars are soon answered: %#', (glob, text) => {
-    const startedAt = performance.now();
+    const before = process.cpuUsage(); // of this process alone, however busy the machine is
     expect(matchesGlob(glob, text)).toBe(false);
-    expect(performance.now() - startedAt).toBeLessThan(5_000);
+    expect(process.cpuUsage(before).user / 1_000).toBeLessThan(500);
   });
 
   it('of a policy that were made to take long do not', async () => {

@@ -474,7 +474,7 @@ function scriptOf({ code, fileName }, { prefix, start, end, replacement, suffix 
 /** @param {any} job none of whose readings compiles */
 function syntaxErrorOf(job) {
   try {
-    scriptOf(job, job.told);
+    scriptOf(job, { ...job.told, suffix: '' });
     // Open at its end, the function that it is the body of is closed all the same.
     return { message: "SyntaxError: Unexpected token '}'", line: 0 };
   } catch (error) {

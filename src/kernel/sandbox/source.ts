@@ -17,7 +17,7 @@ export interface Reading {
 export interface Readings {
   /** To be compiled in this order; the first that V8 accepts is what the code means. */
   list: Reading[];
-  /** Only compiled, for its syntax error, when none of them is accepted: nothing follows the code that is not its own. */
+  /** Compiled without its suffix when none of them is accepted: for a syntax error that is all the code's own. */
   told: Reading | undefined;
 }
 
@@ -59,14 +59,10 @@ export function readings(job: Pick<SandboxJob, 'code' | 'trust' | 'entry'>): Rea
   const { code, trust, entry } = job;
   const modules = moduleReadings(code);
   const older = OLDER_FORM.test(code) ? [olderReading(trust, entry)] : [];
-  if (trust === 'kernel') {
-    const list = [...modules, ...older];
-    return { list, told: list[0] && { ...list[0], suffix: '' } };
-  }
+  if (trust === 'kernel') return { list: [...modules, ...older], told: modules[0] ?? older[0] };
   const parameter = entry === 'on' ? 'span' : 'input';
   const body = whole(`(async function(${parameter}){`, '\n})');
-  const told = modules[0] === undefined ? whole(`async function $(${parameter}){`, '') : { ...modules[0], suffix: '' };
-  return { list: [...older, body, ...modules], told };
+  return { list: [...older, body, ...modules], told: modules[0] ?? whole(`async function $(${parameter}){`, '') };
 }
 
 function moduleReadings(code: string): Reading[] {
